@@ -1,0 +1,6 @@
+"""High-resolution medical segmentation with EfficientViT. Not for clinical use.
+
+Importing this package imports nothing heavy: no torch, no MONAI, no DICOM library.
+"""
+
+__version__ = "0.1.0"
