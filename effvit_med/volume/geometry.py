@@ -64,9 +64,7 @@ class Geometry:
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4):
-            raise GeometryError(
-                f"The affine has shape {affine.shape}; give a 4 by 4 matrix from index to LPS mm."
-            )
+            raise GeometryError(f"The affine has shape {affine.shape}; give a 4 by 4 matrix from index to LPS mm.")
         if not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
             raise GeometryError(f"The affine {affine.tolist()} is not finite with a last row of 0 0 0 1.")
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -148,7 +146,7 @@ class Geometry:
         points = np.array(index, dtype=np.float64)
         if self.slice_offsets is not None:
             points[..., self.slice_axis] = _interpolate_outwards(
-                points[..., self.slice_axis], np.arange(len(self.slice_offsets)), np.array(self.slice_offsets)
+                points[..., self.slice_axis], np.arange(float(len(self.slice_offsets))), np.array(self.slice_offsets)
             )
         return points @ self.affine[:3, :3].T + self.affine[:3, 3]
 
@@ -165,7 +163,7 @@ class Geometry:
         points: FloatArray = np.asarray(world, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
         if self.slice_offsets is not None:
             points[..., self.slice_axis] = _interpolate_outwards(
-                points[..., self.slice_axis], np.array(self.slice_offsets), np.arange(len(self.slice_offsets))
+                points[..., self.slice_axis], np.array(self.slice_offsets), np.arange(float(len(self.slice_offsets)))
             )
         return points
 
@@ -231,9 +229,7 @@ class Geometry:
         kinds = {letter: axis for axis, pair in enumerate(_LETTERS) for letter in pair}
         wanted = [kinds.get(letter, -1) for letter in orientation]
         if sorted(wanted) != [0, 1, 2]:
-            raise GeometryError(
-                f"The orientation {orientation!r} must have one letter each of L/R, A/P and I/S."
-            )
+            raise GeometryError(f"The orientation {orientation!r} must have one letter each of L/R, A/P and I/S.")
         mine = [kinds[letter] for letter in self.orientation]
         axes = [mine.index(kind) for kind in wanted]
         flips = [self.orientation[axis] != letter for axis, letter in zip(axes, orientation, strict=True)]
@@ -255,7 +251,7 @@ class Geometry:
         """The largest distance in mm between voxel centres of the same index; infinite if the shapes differ."""
         if self.shape != other.shape:
             return float("inf")
-        ends = list(itertools.product(*[(0, size - 1) for size in self.shape]))
+        ends: list[Sequence[float]] = list(itertools.product(*[(0, size - 1) for size in self.shape]))
         if self.slice_offsets is not None or other.slice_offsets is not None:
             for axis in {self.slice_axis, other.slice_axis}:
                 line = np.zeros((self.shape[axis], 3))
@@ -272,9 +268,7 @@ def _slice_edges(offsets: FloatArray) -> FloatArray:
     return np.concatenate([[first], middles, [last]])
 
 
-def _interpolate_outwards(
-    values: FloatArray, xs: npt.NDArray[np.floating], ys: npt.NDArray[np.floating]
-) -> FloatArray:
+def _interpolate_outwards(values: FloatArray, xs: FloatArray, ys: FloatArray) -> FloatArray:
     """Piecewise linear interpolation that goes on with the first and last slope outside; xs strictly increasing."""
     if len(xs) == 1:
         return np.asarray(values - xs[0] + ys[0], dtype=np.float64)

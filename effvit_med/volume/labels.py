@@ -82,18 +82,16 @@ class LabelTable:
     labels: tuple[Label, ...]
 
     def __post_init__(self) -> None:
-        values = [label.value for label in self.labels]
+        values = [str(label.value) for label in self.labels]
         names = [label.name for label in self.labels]
         for kind, entries in (("value", values), ("name", names)):
-            twice = sorted({str(entry) for entry in entries if entries.count(entry) > 1})
+            twice = sorted({entry for entry in entries if entries.count(entry) > 1})
             if twice:
                 raise SettingsError(f"The label table has the {kind} {', '.join(twice)} more than once.")
         for label in self.labels:
             if not 1 <= label.value <= 65535:
-                raise SettingsError(
-                    f"Label {label.name!r} has the value {label.value}; it must be 1 to 65535."
-                )
-            if len(label.colour) != 3 or not all(0 <= part <= 255 for part in label.colour):
+                raise SettingsError(f"Label {label.name!r} has the value {label.value}; it must be 1 to 65535.")
+            if [0 <= part <= 255 for part in label.colour] != [True] * 3:
                 raise SettingsError(
                     f"Label {label.name!r} has the colour {label.colour}; give 3 numbers from 0 to 255."
                 )
@@ -153,9 +151,7 @@ def _label(row: Mapping[str, Any]) -> Label:
     known = {"value", "name", "type", "category", "laterality", "colour"}
     missing, unknown = {"value", "name", "type"} - set(row), set(row) - known
     if missing or unknown:
-        raise SettingsError(
-            f"The label row {dict(row)} lacks {sorted(missing)} and has unknown {sorted(unknown)}."
-        )
+        raise SettingsError(f"The label row {dict(row)} lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
     laterality = row.get("laterality")
     category = row.get("category")
     colour = tuple(int(part) for part in row.get("colour", (255, 0, 0)))

@@ -34,9 +34,7 @@ class Segmentation:
 
     def __post_init__(self) -> None:
         if tuple(self.labels.shape) != self.geometry.shape:
-            raise GeometryError(
-                f"The labels have shape {self.labels.shape}, their geometry {self.geometry.shape}."
-            )
+            raise GeometryError(f"The labels have shape {self.labels.shape}, their geometry {self.geometry.shape}.")
         if self.labels.dtype not in (np.uint8, np.uint16):
             raise GeometryError(f"The labels have type {self.labels.dtype}; use uint8 or uint16.")
         known = {label.value for label in self.table}

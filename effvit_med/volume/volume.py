@@ -83,8 +83,6 @@ class Volume:
 
     def __post_init__(self) -> None:
         if tuple(self.array.shape) != self.geometry.shape:
-            raise GeometryError(
-                f"The array has shape {self.array.shape}, its geometry {self.geometry.shape}."
-            )
+            raise GeometryError(f"The array has shape {self.array.shape}, its geometry {self.geometry.shape}.")
         if not np.issubdtype(self.array.dtype, np.number) or np.iscomplexobj(self.array):
             raise GeometryError(f"The array has type {self.array.dtype}; a volume holds real numbers.")

@@ -1,0 +1,109 @@
+"""One preprocessing for 2D, 2.5D and 3D: the same settings serve training, the engine and the bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from effvit_med.errors import SettingsError
+from effvit_med.transforms.intensity import Intensity, scale_intensity
+from effvit_med.transforms.spatial import network_grid, resample
+from effvit_med.volume import Geometry, Volume
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a scan becomes the input of a network.
+
+    * 3D: ``spatial_dims=3``; the network sees blocks of the grid.
+    * 2D: ``spatial_dims=2``; the network sees one slice of the grid's axis 0 at a time.
+    * 2.5D: ``spatial_dims=2, neighbours=k``; it sees k slices on each side as more channels, and labels the middle.
+
+    Args:
+        spacing_mm: voxel spacing along each axis of the network's grid; None keeps the scan's own.
+        orientation: letters towards which the axes of the grid grow, or None to keep the scan's axes.
+        intensity: how values are scaled.
+        spatial_dims: 2 or 3.
+        neighbours: slices on each side of the middle one, 2D networks only.
+
+    Raises:
+        SettingsError: if a spacing is not above 0, spatial_dims is not 2 or 3, or neighbours is negative or used
+            with 3D.
+    """
+
+    spacing_mm: tuple[float | None, float | None, float | None]
+    orientation: str | None = "SPL"
+    intensity: Intensity = field(default_factory=Intensity)
+    spatial_dims: int = 3
+    neighbours: int = 0
+
+    def __post_init__(self) -> None:
+        if [spacing is None or spacing > 0 for spacing in self.spacing_mm] != [True] * 3:
+            raise SettingsError(f"spacing_mm is {self.spacing_mm}; give three spacings above 0, or null to keep one.")
+        if self.spatial_dims not in (2, 3):
+            raise SettingsError(f"spatial_dims is {self.spatial_dims}; it must be 2 or 3.")
+        if self.neighbours < 0 or (self.neighbours and self.spatial_dims == 3):
+            raise SettingsError(f"neighbours is {self.neighbours}; it must be 0 or more, and 0 for 3D.")
+
+    @property
+    def slices_per_input(self) -> int:
+        """How many slices the network sees at once as channels: 1 for 3D and 2D, 2k+1 for 2.5D."""
+        return 2 * self.neighbours + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan as a network sees it.
+
+    Attributes:
+        values: (1, g0, g1, g2) scaled values.
+        grid: where they lie; `effvit_med.transforms.label_grid` leads from it back to the scan.
+    """
+
+    values: Float[Tensor, "1 g0 g1 g2"]
+    grid: Geometry
+
+
+def prepare(volume: Volume, settings: Preprocess) -> Prepared:
+    """A scan on the network's grid, in the network's range of values.
+
+    Args:
+        volume: the scan.
+        settings: how.
+
+    Returns:
+        The values and their grid.
+
+    Raises:
+        GeometryError: if the orientation does not name three different patient axes.
+    """
+    grid = network_grid(volume.geometry, settings.orientation, settings.spacing_mm)
+    scan = torch.from_numpy(volume.array)
+    values = resample(scan, volume.geometry, grid, fill=float(volume.array.min()))
+    return Prepared(scale_intensity(values, settings.intensity)[None], grid)
+
+
+def stack_neighbours(
+    values: Float[Tensor, "channels slices height width"], centres: range, neighbours: int
+) -> Float[Tensor, "batch stacked height width"]:
+    """Slices with their neighbours as channels, one batch entry for each centre.
+
+    Args:
+        values: (channels, slices, height, width).
+        centres: the middle slices.
+        neighbours: k slices on each side; beyond the ends the end slice is repeated.
+
+    Returns:
+        (len(centres), channels * (2k + 1), height, width); the slices of one channel stand together, lowest first.
+
+    Examples:
+        >>> stack_neighbours(torch.arange(4.0).reshape(1, 4, 1, 1), range(0, 2), 1).flatten(1).tolist()
+        [[0.0, 0.0, 1.0], [0.0, 1.0, 2.0]]
+    """
+    last = values.shape[1] - 1
+    picked = [[min(max(c + d, 0), last) for d in range(-neighbours, neighbours + 1)] for c in centres]
+    stacked = values[:, torch.tensor(picked)]  # (channels, batch, 2k+1, height, width)
+    return stacked.transpose(0, 1).flatten(1, 2)
