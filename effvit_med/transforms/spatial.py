@@ -86,8 +86,9 @@ def _strays_at_centre(
 def interpolation_matrix(index: npt.NDArray[np.float64], size: int) -> Float[Tensor, "out size"]:
     """The linear interpolation at fractional indices, as a matrix; averages where it thins out.
 
-    Where the indices step by more than one, the triangle of linear interpolation is widened to the step, so that no
-    voxel is skipped and noise is averaged. Outside the grid the end values go on.
+    Where the indices step by more than one, the interpolated line is averaged over a window, so that no voxel is
+    skipped and noise is averaged; window and interpolation together are as wide as a triangle of that step. A straight
+    line stays where it is. Outside the grid the end values go on.
 
     Args:
         index: fractional indices into an axis.
@@ -97,9 +98,14 @@ def interpolation_matrix(index: npt.NDArray[np.float64], size: int) -> Float[Ten
         (len(index), size) float32 weights; each row sums to 1.
     """
     step = max(1.0, float(np.abs(np.diff(index)).mean())) if len(index) > 1 else 1.0
-    places = np.clip(index, 0, size - 1)
-    weights = np.maximum(0.0, 1 - np.abs(places[:, None] - np.arange(size)[None, :]) / step)
-    return torch.from_numpy(weights / weights.sum(axis=1, keepdims=True)).float()
+    width = np.sqrt(2 * (step**2 - 1))  # variances add: step^2/6 = 1/6 + width^2/12
+    count = 4 * int(np.ceil(width)) + 1
+    window = (np.arange(count) - (count - 1) / 2) * (width / count)
+    weights = np.zeros((len(index), size))
+    for shift in window:
+        places = np.clip(index + shift, 0, size - 1)
+        weights += np.maximum(0.0, 1 - np.abs(places[:, None] - np.arange(size)[None, :])) / count
+    return torch.from_numpy(weights).float()
 
 
 def network_grid(
