@@ -1,1 +1,24 @@
-"""TODO"""
+"""What the YAML files of a MONAI bundle name: our own functions in MONAI's dress.
+
+`read_model` gives the bundle's model as the engine sees it, so that training, MONAI inference and the command line
+share one preprocessing, one tiling and one label table.
+"""
+
+from effvit_med.bundle.inferer import VolumeInferer
+from effvit_med.bundle.loading import list_cases, load_network
+from effvit_med.bundle.saving import SaveSegmentationd, export_weights
+from effvit_med.bundle.transforms import LabelSourced, LoadVolumed, PrepareVolumed, SlicesToChannelsd
+from effvit_med.engine.model import read_model
+
+__all__ = [
+    "LabelSourced",
+    "LoadVolumed",
+    "PrepareVolumed",
+    "SaveSegmentationd",
+    "SlicesToChannelsd",
+    "VolumeInferer",
+    "export_weights",
+    "list_cases",
+    "load_network",
+    "read_model",
+]

@@ -1,1 +1,37 @@
-"""TODO"""
+"""Files: the only room that knows their formats."""
+
+from effvit_med.io.dicom_seg import SegOptions, write_dicom_seg
+from effvit_med.io.find import (
+    DicomSeries,
+    Found,
+    NiftiFile,
+    ReadOptions,
+    RefusedCase,
+    SetAside,
+    open_input,
+)
+from effvit_med.io.nifti import read_nifti, write_nifti, write_volume
+from effvit_med.io.overlay import write_overlay
+from effvit_med.io.read import read_case
+from effvit_med.io.report import write_record
+from effvit_med.io.tables import write_measurements_csv, write_measurements_json
+
+__all__ = [
+    "DicomSeries",
+    "Found",
+    "NiftiFile",
+    "ReadOptions",
+    "RefusedCase",
+    "SegOptions",
+    "SetAside",
+    "open_input",
+    "read_case",
+    "read_nifti",
+    "write_dicom_seg",
+    "write_measurements_csv",
+    "write_measurements_json",
+    "write_nifti",
+    "write_overlay",
+    "write_record",
+    "write_volume",
+]

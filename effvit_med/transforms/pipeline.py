@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from effvit_med.errors import SettingsError
@@ -84,6 +86,32 @@ def prepare(volume: Volume, settings: Preprocess) -> Prepared:
     scan = torch.from_numpy(volume.array)
     values = resample(scan, volume.geometry, grid, fill=float(volume.array.min()))
     return Prepared(scale_intensity(values, settings.intensity)[None], grid)
+
+
+def prepare_labels(
+    labels: npt.NDArray[np.uint8], geometry: Geometry, settings: Preprocess
+) -> tuple[Shaped[Tensor, "g0 g1 g2"], Geometry]:
+    """A label map on the network's grid: each voxel takes the label that fills most of it.
+
+    Args:
+        labels: (a0, a1, a2) labels on the scan's grid.
+        geometry: the scan's grid.
+        settings: how the scan itself is prepared.
+
+    Returns:
+        uint8 labels and their grid, the same as `prepare` gives for the scan.
+
+    Raises:
+        GeometryError: if the orientation does not name three different patient axes.
+    """
+    grid = network_grid(geometry, settings.orientation, settings.spacing_mm)
+    result = torch.zeros(grid.shape, dtype=torch.uint8)
+    best = torch.zeros(grid.shape)
+    for value in np.flatnonzero(np.bincount(labels.ravel())):
+        share = resample(torch.from_numpy(labels == value), geometry, grid, fill=float(value == 0))
+        result[share > best] = int(value)
+        best = torch.maximum(best, share)
+    return result, grid
 
 
 def stack_neighbours(

@@ -27,7 +27,7 @@ class Code:
     scheme: str = "SCT"
 
 
-ANATOMICAL_STRUCTURE = Code("123037004", "Anatomical Structure")
+ANATOMICAL_STRUCTURE = Code("91723000", "Anatomical Structure")
 LATERALITIES = {
     "left": Code("7771000", "Left"),
     "right": Code("24028007", "Right"),

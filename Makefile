@@ -1,0 +1,57 @@
+# Two commands on a fresh machine do all the set-up: `make demo` and `make test`.
+# Both make .venv when it is missing or when pyproject.toml or constraints.txt changed; otherwise they install nothing.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test test-slow lint format train evaluate bench wheel sample-data clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or call make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (once; a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## segment the phantom that comes along and say what was made
+	@$(BIN)/effvit-med demo --output demo_output
+
+test: $(STAMP) ## all tests that run in minutes
+	@$(BIN)/python -m pytest -q -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms,effvit_med.engine,beartype.beartype
+
+test-slow: $(STAMP) ## tests that take many minutes
+	@$(BIN)/python -m pytest -q -m slow
+
+lint: $(STAMP) ## imports, style, types
+	@$(BIN)/lint-imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+train: $(STAMP) ## train the shipped model on phantoms (about an hour on two cores)
+	@$(BIN)/python -m monai.bundle run --config_file configs/train.yaml
+
+evaluate: $(STAMP) ## Dice of the shipped model on unseen phantoms, through the bundle
+	@$(BIN)/python -m monai.bundle run --config_file configs/evaluate.yaml
+
+bench: $(STAMP) ## every figure that the documentation quotes
+	@$(BIN)/python -m benchmarks.networks
+	@$(BIN)/python -m benchmarks.engine
+	@$(BIN)/python -m benchmarks.accuracy
+	@$(BIN)/python -m benchmarks.dicom_seg
+
+wheel: $(STAMP)
+	@$(BIN)/python -m build --wheel
+
+sample-data: $(STAMP) ## make sample_data/ again, bit for bit
+	@$(BIN)/python sample_data/make.py
+
+clean:
+	rm -rf demo_output runs dist

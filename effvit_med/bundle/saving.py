@@ -1,0 +1,89 @@
+"""What a MONAI run leaves behind: segmentations with their record, and trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from effvit_med.bundle.metatensor import scan_of
+from effvit_med.engine.model import Model
+from effvit_med.engine.segmenter import describe_model, library_versions
+from effvit_med.errors import InputError
+from effvit_med.io import write_nifti, write_record
+from effvit_med.networks import load_weights, save_weights
+from effvit_med.volume import Provenance, Segmentation
+
+
+class SaveSegmentationd(MapTransform):  # type: ignore[misc]  # MONAI is not typed
+    """Write labels on the scan's own grid as NIfTI, with the label table and a record beside it.
+
+    Args:
+        keys: entries of labels made by `LabelSourced`.
+        model: the bundle's model.
+        output_dir: folder; each case gets a folder of its own in it.
+    """
+
+    def __init__(self, keys: KeysCollection, model: Model, output_dir: str) -> None:
+        super().__init__(keys)
+        self.model = model
+        self.output_dir = Path(output_dir)
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The entries as they were, after writing them."""
+        for key in self.key_iterator(dict(data)):
+            geometry, _, source = scan_of(data[key])
+            provenance = Provenance(
+                bundle=self.model.name,
+                bundle_version=self.model.version,
+                weights_sha256=self.model.weights_sha256,
+                settings=describe_model(self.model, self.model.tiling),
+                versions=library_versions(),
+                device=str(data[key].device),
+                started=self._started,
+                source=source,
+                findings=source.findings if source else (),
+            )
+            labels = data[key][0].cpu().numpy().astype(np.uint8 if len(self.model.labels) < 256 else np.uint16)
+            segmentation = Segmentation(labels, geometry, self.model.labels, provenance)
+            folder = self.output_dir / (source.case_id if source else "case")
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "segmentation.nii.gz"
+            write_nifti(segmentation, path)
+            write_record(folder / "record.json", provenance, {"nifti": path})
+        return dict(data)
+
+
+def export_weights(model: Model, checkpoint_dir: str, output: str | None = None) -> Path:
+    """Turn the best checkpoint of a training run into the bundle's weights file.
+
+    Args:
+        model: the bundle's model.
+        checkpoint_dir: where the run kept its checkpoints; the newest ``*key_metric*`` one is taken.
+        output: the file to write; the bundle's own weights file if None.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        InputError: if there is no checkpoint.
+        WeightsError: if the checkpoint does not belong to the network.
+        OutputError: if the file cannot be written.
+    """
+    found = sorted(Path(checkpoint_dir).glob("*key_metric*.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(
+            f"{checkpoint_dir} holds no *key_metric*.pt checkpoint; train at least to the first validation."
+        )
+    network = model.build_network()
+    load_weights(network, found[-1])
+    path = Path(output) if output else model.weights
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(network, path, {"name": model.name, "version": model.version, "checkpoint": found[-1].name})
+    return path

@@ -1,0 +1,171 @@
+"""What a bundle says about its model: the network, its weights, preprocessing, tiling and labels.
+
+A bundle is a folder in the layout of MONAI bundles. Everything needed to use its model stands as plain values in
+``configs/model.yaml``; the MONAI configs beside it read the same file, so training and every way of inference agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+import effvit_med
+from effvit_med.engine.settings import describe
+from effvit_med.engine.tiling import Tiling
+from effvit_med.errors import InputError, SettingsError, WeightsError
+from effvit_med.networks import SegmentationNetwork, build_network, load_weights
+from effvit_med.transforms import Preprocess
+from effvit_med.volume import LabelTable
+
+MODEL_FILE = Path("configs") / "model.yaml"
+
+
+class ModelFile(BaseModel):
+    """The content of ``configs/model.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    description: str = ""
+    modalities: Annotated[tuple[str, ...], Field(description="DICOM Modality values the model was trained on")] = ()
+    weights: Annotated[str, Field(description="path of the weights from the bundle's folder")]
+    network: Annotated[dict[str, Any], Field(description="arguments of effvit_med.networks.build_network")]
+    preprocess: dict[str, Any]
+    tiling: dict[str, Any]
+    labels: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as its bundle describes it; nothing is loaded yet.
+
+    Attributes:
+        name: name of the bundle.
+        version: its version.
+        description: one sentence.
+        modalities: DICOM Modality values it was trained on; empty if it does not matter.
+        weights: path of the weights file.
+        network: arguments of `effvit_med.networks.build_network`.
+        preprocess: how a scan becomes its input.
+        tiling: how the grid is cut into windows.
+        labels: what its outputs mean; class 0 is background, class i is the i-th row.
+    """
+
+    name: str
+    version: str
+    description: str
+    modalities: tuple[str, ...]
+    weights: Path
+    network: dict[str, Any]
+    preprocess: Preprocess
+    tiling: Tiling
+    labels: LabelTable
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hex digest of the weights file.
+
+        Raises:
+            WeightsError: if the file cannot be read.
+        """
+        try:
+            return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        except OSError as error:
+            raise WeightsError(f"The weights {self.weights} cannot be read: {error.strerror}.") from error
+
+    def build_network(self) -> SegmentationNetwork:
+        """The network with fresh weights.
+
+        Raises:
+            SettingsError: if an argument is unknown or wrong.
+        """
+        try:
+            return build_network(**self.network)
+        except TypeError as error:
+            raise SettingsError(f"The network {self.network} of {self.name} cannot be built: {error}.") from error
+
+    def load_network(self) -> SegmentationNetwork:
+        """The network with the bundle's weights, ready for inference.
+
+        Raises:
+            SettingsError: if an argument is unknown or wrong.
+            WeightsError: if the weights are missing or do not belong to the network.
+        """
+        network = self.build_network()
+        load_weights(network, self.weights)
+        return network.eval()
+
+
+def shipped_bundle() -> Path:
+    """The folder of the bundle that comes with effvit-med: package data of a wheel, or the checkout itself."""
+    package = Path(effvit_med.__file__).parent
+    inside = package / "_bundle"
+    return inside if inside.is_dir() else package.parent
+
+
+def read_model(bundle: Path | str | None = None) -> Model:
+    """What a bundle says about its model.
+
+    Args:
+        bundle: the bundle's folder; None for the one that comes with effvit-med.
+
+    Returns:
+        The model, with all values checked.
+
+    Raises:
+        InputError: if the folder is no bundle, or its model.yaml is no YAML.
+        SettingsError: if a value in model.yaml is missing, unknown or wrong.
+
+    Examples:
+        >>> read_model().preprocess.spatial_dims
+        3
+    """
+    folder = shipped_bundle() if bundle is None else Path(bundle)
+    path = folder / MODEL_FILE
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{folder} is no effvit-med bundle: {path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML file: {error}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no settings: expected names and values, found {type(content).__name__}.")
+    try:
+        file = ModelFile(**content)
+        preprocess = TypeAdapter(Preprocess).validate_python(file.preprocess)
+        tiling = TypeAdapter(Tiling).validate_python(file.tiling)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {describe(error)}") from error
+    labels = LabelTable.from_dicts(file.labels)
+    _check_agreement(path, file, preprocess, labels)
+    return Model(
+        name=file.name,
+        version=file.version,
+        description=file.description,
+        modalities=file.modalities,
+        weights=folder / file.weights,
+        network=file.network,
+        preprocess=preprocess,
+        tiling=tiling,
+        labels=labels,
+    )
+
+
+def _check_agreement(path: Path, file: ModelFile, preprocess: Preprocess, labels: LabelTable) -> None:
+    """Raise SettingsError where two parts of a model file contradict each other."""
+    wanted = {
+        "spatial_dims": preprocess.spatial_dims,
+        "in_channels": preprocess.slices_per_input,
+        "out_channels": len(labels) + 1,
+    }
+    for name, value in wanted.items():
+        if file.network.get(name) != value:
+            found = file.network.get(name)
+            raise SettingsError(f"{path}: network.{name} is {found}, but preprocess and labels need {value}.")

@@ -1,0 +1,94 @@
+"""Where the windows lie that a network sees, and how their answers are blended."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from effvit_med.errors import SettingsError
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a grid is cut into windows.
+
+    Args:
+        window: size of a window along each axis of the network's grid. For 2D networks the first is the number of
+            slices that go through together.
+        overlap: how much of a window its neighbour shares, 0 up to but not including 1.
+
+    Raises:
+        SettingsError: if a size is below 1 or the overlap is out of range.
+    """
+
+    window: Size
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.window) != 3 or min(self.window) < 1:
+            raise SettingsError(f"The window is {self.window}; give three sizes of at least 1.")
+        if not 0 <= self.overlap < 1:
+            raise SettingsError(f"The overlap is {self.overlap}; it must be at least 0 and below 1.")
+
+
+def padded_size(shape: Size, window: Size, stride: Size) -> Size:
+    """The size a grid is padded to: at least one window, and whole blocks of the network's output stride.
+
+    Raises:
+        SettingsError: if the window is not a whole number of strides.
+    """
+    if any(size % step for size, step in zip(window, stride, strict=True)):
+        raise SettingsError(f"The window {window} must be a multiple of the network's output stride {stride}.")
+    sizes = [max(w, math.ceil(n / s) * s) for n, w, s in zip(shape, window, stride, strict=True)]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def place_windows(shape: Size, tiling: Tiling, stride: Size = (1, 1, 1)) -> list[Size]:
+    """The first index of each window, ordered along axis 0.
+
+    Windows are spread evenly, at multiples of the stride, so that every voxel is covered and none lies outside.
+
+    Args:
+        shape: size of the padded grid (see `padded_size`).
+        tiling: window and overlap.
+        stride: windows start at multiples of this.
+
+    Examples:
+        >>> place_windows((8, 8, 12), Tiling((8, 8, 8), 0.5))
+        [(0, 0, 0), (0, 0, 4)]
+    """
+    starts = []
+    for size, window, step in zip(shape, tiling.window, stride, strict=True):
+        advance = max(step, math.floor(window * (1 - tiling.overlap)))
+        count = 1 + math.ceil(max(0, size - window) / advance)
+        last = size - window
+        starts.append(sorted({round(i * last / max(1, count - 1) / step) * step for i in range(count)}))
+    return list(itertools.product(*starts))
+
+
+def blending_weight(window: Size, flat_axes: tuple[int, ...] = ()) -> Float[Tensor, "w0 w1 w2"]:
+    """How much each voxel of a window counts: a Gaussian with a deviation of an eighth of the window.
+
+    Args:
+        window: size of the window, in voxels of the network's output.
+        flat_axes: axes along which all voxels count alike (the slices of a 2D network).
+
+    Returns:
+        Weights above 0, at most 1.
+
+    Source:
+        The Gaussian importance map of Isensee et al., nnU-Net, Nature Methods 18 (2021), Online Methods.
+    """
+    weight = torch.ones(1, 1, 1)
+    for axis, size in enumerate(window):
+        places = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+        line = torch.ones(size) if axis in flat_axes else torch.exp(-0.5 * (places / (size / 8)) ** 2)
+        weight = weight * line.reshape([-1 if axis == each else 1 for each in range(3)])
+    return weight.clamp_min(1e-3)

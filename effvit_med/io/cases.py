@@ -1,0 +1,140 @@
+"""What a folder of files turns out to hold: cases to segment, cases to refuse, files to set aside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from effvit_med.volume import Finding, Geometry
+
+Allowance = Literal["gaps", "irregular", "duplicates"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user accepts that is refused by default.
+
+    Attributes:
+        allow: ``gaps``: slices are missing; ``irregular``: slice distances differ; ``duplicates``: one slice is there
+            more than once with equal pixels. Each use is reported as a finding.
+    """
+
+    allow: frozenset[Allowance] = frozenset()
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """Images of a DICOM series that make one volume; their pixels are not read yet.
+
+    Attributes:
+        case_id: unique in its input and safe as a folder name: modality, series number, digest of the UIDs.
+        files: one file per slice, ordered by position along the normal (row direction x column direction).
+        sop_instance_uids: SOP Instance UID of each file.
+        geometry: where the voxels lie; the array axes are slice, row, column.
+        modality: DICOM Modality (0008,0060); empty if the files do not say.
+        study_instance_uid: DICOM Study Instance UID (0020,000D).
+        series_instance_uid: DICOM Series Instance UID (0020,000E).
+        series_description: DICOM Series Description (0008,103E); may hold free text that a person wrote.
+        findings: what the headers show that the user should know.
+    """
+
+    case_id: str
+    files: tuple[Path, ...]
+    sop_instance_uids: tuple[str, ...]
+    geometry: Geometry
+    modality: str
+    study_instance_uid: str
+    series_instance_uid: str
+    series_description: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class NiftiFile:
+    """A NIfTI file that holds one volume.
+
+    Attributes:
+        case_id: its file name without ``.nii`` or ``.nii.gz``, made unique and safe as a folder name.
+        path: the file.
+    """
+
+    case_id: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that is no image to segment.
+
+    Attributes:
+        path: the file.
+        code: a short word: ``TEXT``, ``EMPTY_FILE``, ``GIT_LFS_POINTER``, ``NOT_AN_IMAGE``, ``LOCALIZER``, ...
+        reason: one sentence.
+    """
+
+    path: Path
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RefusedCase:
+    """Images that belong together but must not be segmented as they are.
+
+    Attributes:
+        case_id: as of `DicomSeries`.
+        code: a short word: ``MISSING_SLICES``, ``NO_GEOMETRY``, ``CONFLICTING_DUPLICATES``, ...
+        message: what is wrong, with values, positions and file names.
+        remedy: what the user can do about it.
+    """
+
+    case_id: str
+    code: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that an input holds.
+
+    Attributes:
+        cases: to segment, in a stable order.
+        refused: readable but not safe to segment.
+        set_aside: every other file, each with its reason.
+    """
+
+    cases: tuple[DicomSeries | NiftiFile, ...]
+    refused: tuple[RefusedCase, ...]
+    set_aside: tuple[SetAside, ...]
+
+    def count_set_aside(self) -> str:
+        """How many files were set aside and why, such as ``3 text files, 1 localizer``; empty if none was."""
+        counts = Counter(each.code for each in self.set_aside)
+        return ", ".join(f"{number} {_plural(_WORDS[code], number)}" for code, number in counts.most_common())
+
+
+_WORDS = {
+    "DICOMDIR": "DICOM directory file",
+    "EMPTY_FILE": "empty file",
+    "GIT_LFS_POINTER": "Git LFS pointer",
+    "LABEL_MAP": "label map",
+    "LOCALIZER": "localizer",
+    "NOT_AN_IMAGE": "DICOM object that is no image",
+    "NOT_A_FILE": "link or device that is no file",
+    "NOT_GRAYSCALE": "colour image",
+    "SECONDARY_CAPTURE": "secondary capture",
+    "TEXT": "text file",
+    "UNKNOWN_FORMAT": "file of another format",
+    "UNREADABLE": "unreadable file",
+}
+
+
+def _plural(words: str, number: int) -> str:
+    if number == 1:
+        return words
+    noun, separator, rest = words.partition(" that is ")
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return plural + separator.replace("is", "are") + rest

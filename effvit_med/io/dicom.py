@@ -1,0 +1,88 @@
+"""A DICOM series becomes a volume: the pixels of its files on the grid that its headers gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from effvit_med.errors import RefusedError
+from effvit_med.io.cases import DicomSeries
+from effvit_med.io.dicom_pixels import read_plane
+from effvit_med.io.values import PlaneStack, replace_non_finite
+from effvit_med.volume import Finding, Source, SourceFile, Volume
+
+
+def read_series(series: DicomSeries) -> Volume:
+    """Decode the pixels of a series.
+
+    Each slice is scaled by its own Rescale Slope and Intercept. The array is int16 where all values are whole numbers
+    in its range, else float32. Its axes are slice, row, column; the slices lie in the order of ``series.files``.
+
+    Args:
+        series: as `effvit_med.io.find.open_input` gives it.
+
+    Returns:
+        The volume, with the SHA-256 of every file and the findings of headers and pixels.
+
+    Raises:
+        RefusedError: ``UNREADABLE_PIXELS``, ``MISSING_DECODER`` or ``BAD_RESCALE``, naming the file.
+    """
+    count, rows, columns = series.geometry.shape
+    stack = PlaneStack(count)
+    files: list[SourceFile] = []
+    findings: dict[Finding, None] = dict.fromkeys(series.findings)
+    padding: list[tuple[npt.NDArray[np.uint8] | None, float]] = []
+    for index, (path, uid) in enumerate(zip(series.files, series.sop_instance_uids, strict=True)):
+        plane = read_plane(path)
+        if plane.values.shape != (rows, columns) or plane.sop_instance_uid != uid:
+            message = f"{path.name} is no longer the image that was found when the folder was searched."
+            raise RefusedError("UNREADABLE_PIXELS", message, "Wait until all files are copied, then start again.")
+        stack.put(index, plane.values)
+        files.append(SourceFile(path, plane.sha256, uid))
+        findings.update(dict.fromkeys(plane.findings))
+        padding.append((None if plane.padding is None else np.packbits(plane.padding), plane.padding_value))
+    array = stack.array
+    for finding in (*_fill_padding(array, padding), *replace_non_finite(array)):
+        findings[finding] = None
+    source = Source(
+        case_id=series.case_id,
+        kind="DICOM",
+        files=tuple(files),
+        study_instance_uid=series.study_instance_uid,
+        series_instance_uid=series.series_instance_uid,
+        findings=tuple(findings),
+    )
+    return Volume(array, series.geometry, series.modality, source)
+
+
+def _fill_padding(
+    array: npt.NDArray[Any], padding: Sequence[tuple[npt.NDArray[np.uint8] | None, float]]
+) -> tuple[Finding, ...]:
+    """Set padding pixels, in place, to the smallest value of all others; packed masks, one per slice."""
+    shape = array.shape[1:]
+    padded = [index for index, (packed, _) in enumerate(padding) if packed is not None]
+
+    if not padded:
+        return ()
+
+    def unpack(index: int) -> npt.NDArray[np.bool_]:
+        packed = padding[index][0]
+        if packed is None:
+            return np.zeros(shape, bool)
+        return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+    lowest = [valid.min() for index, plane in enumerate(array) if (valid := plane[~unpack(index)]).size]
+    if not lowest:
+        return ()
+    fill = min(lowest)
+    total = 0
+    for index in padded:
+        mask = unpack(index)
+        array[index][mask] = fill
+        total += int(mask.sum())
+    values = ", ".join(sorted({f"{padding[index][1]:g}" for index in padded}))
+    message = f"{total} of {array.size} voxels are padding (value {values}); they were set to {float(fill):g}."
+    return (Finding("PADDING", message),)

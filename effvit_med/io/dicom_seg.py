@@ -1,0 +1,245 @@
+"""Write a segmentation as DICOM: one frame per source slice and structure, on the source's own geometry."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+
+from effvit_med.errors import OutputError
+from effvit_med.io.atomic import atomic_path
+from effvit_med.io.dicom_seg_check import check_positions, check_voxels
+from effvit_med.io.dicom_seg_headers import Headers, make_uid, read_headers
+from effvit_med.io.dicom_seg_segments import (
+    MANUFACTURER,
+    contributing_equipment,
+    describe_segments,
+    long_string,
+    software_versions,
+)
+from effvit_med.volume.labels import Label
+from effvit_med.volume.provenance import Provenance
+from effvit_med.volume.segmentation import Segmentation
+from effvit_med.volume.volume import SourceFile
+
+CONTENT_LABEL = "EFFVIT_MED"
+
+
+@dataclass(frozen=True)
+class SegOptions:
+    """How a DICOM segmentation is written.
+
+    Attributes:
+        segmentation_type: ``"binary"``, one bit a voxel and one frame per structure and slice, which every viewer
+            reads; or ``"labelmap"``, one frame per slice with the label values, compressed, small and quick, which
+            viewers from 2025 on read.
+        series_number: Series Number (0020,0011) of the new series, at least 1.
+        strip_free_text: leave out attributes of the source that may hold text about the patient, such as Patient
+            Comments. Names and identifiers stay: this does not anonymise.
+
+    Raises:
+        OutputError: if a value is not one of these.
+    """
+
+    segmentation_type: Literal["binary", "labelmap"] = "binary"
+    series_number: int = 900
+    strip_free_text: bool = False
+
+    def __post_init__(self) -> None:
+        if self.segmentation_type not in ("binary", "labelmap"):
+            raise OutputError(f"segmentation_type is {self.segmentation_type!r}; choose 'binary' or 'labelmap'.")
+        if not 1 <= self.series_number <= 2**31 - 1:
+            raise OutputError(f"series_number is {self.series_number}; it must be 1 to 2147483647.")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What goes into the file: labels as segment numbers, and what each segment is."""
+
+    pixels: npt.NDArray[np.unsignedinteger]
+    labels: tuple[Label, ...]
+    numbers: tuple[int, ...]
+    empty: bool
+
+
+def write_dicom_seg(segmentation: Segmentation, path: Path, options: SegOptions | None = None) -> tuple[str, ...]:
+    """Write a segmentation of a DICOM series as a DICOM Segmentation file.
+
+    The frames lie on the source slices themselves: nothing is resampled, so tilted, oblique and irregular series come
+    out right. Only structures that were found become segments. If none was found, the file has one segment, the first
+    structure of the table, whose frames are all empty. In a binary file the segments are numbered 1, 2, 3 in the
+    order of the table; in a labelmap the segment number is the label value. All UIDs follow from the identity of the
+    run, so that writing the same result again gives the same file.
+
+    Args:
+        segmentation: labels whose axes are slice, row, column of the source; the headers are read again from
+            ``segmentation.provenance.source.files``, one file per slice.
+        path: the file to write.
+        options: type of segmentation, series number, treatment of free text.
+
+    Returns:
+        One sentence for everything that was repaired in the copied headers or is worth knowing; no patient data.
+
+    Raises:
+        OutputError: if the segmentation has no DICOM source, the file could not be written, or its voxels are not the
+            labels; nothing is left behind.
+        InputError: if a source file is gone, has changed or cannot be used.
+        GeometryError: if the labels do not lie on the source slices.
+
+    Source:
+        DICOM PS3.3 section A.51 (Segmentation IOD), section C.8.20 (Segmentation modules) and section A.80
+        (Label Map Segmentation IOD).
+    """
+    options = options or SegOptions()
+    files = _dicom_files(segmentation)
+    headers = read_headers(files, segmentation.geometry, strip_free_text=options.strip_free_text)
+    content = _choose_content(segmentation, options)
+    dataset = _build(segmentation, headers, content, options)
+    slices = check_positions(dataset, segmentation.geometry, headers.slices)
+    values = tuple(label.value for label in content.labels) if options.segmentation_type == "binary" else ()
+    with atomic_path(path) as temporary:
+        dataset.save_as(temporary)
+        check_voxels(pydicom.dcmread(temporary), segmentation.labels, slices, values)
+    return (*headers.notes, *_notes(segmentation, content))
+
+
+def _dicom_files(segmentation: Segmentation) -> Sequence[SourceFile]:
+    source = segmentation.provenance.source
+    kind = source.kind if source else "a volume made in memory"
+    if source is None or kind != "DICOM":
+        raise OutputError(
+            f"A DICOM segmentation refers to the DICOM slices it was made from, but the source is {kind}; "
+            "segment a DICOM series, or write NIfTI."
+        )
+    geometry = segmentation.geometry
+    if len(source.files) != geometry.shape[0] or geometry.slice_axis != 0:
+        raise OutputError(
+            f"A DICOM segmentation needs one source file per slice along array axis 0: there are {len(source.files)} "
+            f"files, {geometry.shape[0]} slices along axis 0, and the slices were acquired along axis "
+            f"{geometry.slice_axis}. Give the labels as they were read, not reoriented or cropped."
+        )
+    return source.files
+
+
+def _choose_content(segmentation: Segmentation, options: SegOptions) -> _Content:
+    """The segments of the file: what was found, or the first structure of the table where nothing was."""
+    if len(segmentation.table) == 0:
+        raise OutputError("The label table has no structure; a DICOM segmentation needs at least one.")
+    size = max(label.value for label in segmentation.table) + 1
+    found = sum(np.bincount(plane.ravel(), minlength=size) for plane in segmentation.labels)
+    present = tuple(label for label in segmentation.table if np.asarray(found)[label.value])
+    labels = present or tuple(segmentation.table)[:1]
+    if options.segmentation_type == "labelmap":
+        return _Content(segmentation.labels, labels, tuple(label.value for label in labels), not present)
+    numbers = tuple(range(1, len(labels) + 1))
+    if all(label.value == number for label, number in zip(labels, numbers, strict=True)):
+        return _Content(segmentation.labels, labels, numbers, not present)
+    number_of = np.zeros(max(label.value for label in labels) + 1, dtype=segmentation.labels.dtype)
+    number_of[[label.value for label in labels]] = numbers
+    return _Content(number_of[segmentation.labels], labels, numbers, not present)
+
+
+def _build(segmentation: Segmentation, headers: Headers, content: _Content, options: SegOptions) -> Dataset:
+    provenance = segmentation.provenance
+    started = _started(provenance, headers.slices[0])
+    job = (provenance.identity(), options.segmentation_type, str(options.strip_free_text), str(options.series_number))
+    try:
+        dataset = hd.seg.Segmentation(
+            source_images=headers.slices,
+            pixel_array=content.pixels,
+            segmentation_type=options.segmentation_type.upper(),
+            segment_descriptions=describe_segments(content.labels, content.numbers, provenance),
+            series_instance_uid=make_uid("series", *job),
+            series_number=options.series_number,
+            sop_instance_uid=make_uid("instance", *job),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=long_string(provenance.bundle) or "unnamed",
+            software_versions=software_versions(provenance),
+            device_serial_number=long_string(provenance.weights_sha256) or "none",
+            content_description=_content_description(provenance, content),
+            content_creator_name=f"{MANUFACTURER}^",
+            content_label=CONTENT_LABEL,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            omit_empty_frames=not content.empty,
+            contributing_equipment=[contributing_equipment(provenance)],
+            series_description=long_string(f"{provenance.bundle} {provenance.bundle_version}"),
+            specific_character_set="ISO_IR 192",
+            content_date=started.date(),
+            content_time=started.time(),
+            series_date=started.date(),
+            series_time=started.time(),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(
+            f"No DICOM segmentation can be made from the headers of the source, such as "
+            f"{segmentation.provenance.source.files[0].path.name}: {type(error).__name__} {error}."  # type: ignore[union-attr]  # _dicom_files has seen it
+        ) from error
+    if options.segmentation_type == "labelmap":  # not by GDCM: it ends the process where rows times columns is odd
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    _settle(dataset, make_uid("dimensions", *job))
+    if _zone(headers.slices[0]):
+        dataset.TimezoneOffsetFromUTC = headers.slices[0].TimezoneOffsetFromUTC
+    return dataset
+
+
+def _settle(dataset: Dataset, dimension_uid: str) -> None:
+    """Replace what highdicom takes from the clock and from chance, so that the same result gives the same bytes."""
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.ContentDate, dataset.ContentTime
+    for item in (*dataset.DimensionIndexSequence, *dataset.DimensionOrganizationSequence):
+        item.DimensionOrganizationUID = dimension_uid
+    for item in dataset.ContributingEquipmentSequence:
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = f"{dataset.ContentDate}{dataset.ContentTime}"
+
+
+def _started(provenance: Provenance, header: Dataset) -> datetime.datetime:
+    """When the run began, on the clock of the study if it names its offset from UTC."""
+    try:
+        started = datetime.datetime.fromisoformat(provenance.started)
+    except ValueError as error:
+        raise OutputError(
+            f"The run began at {provenance.started!r}, which is no ISO 8601 time such as 2024-05-01T12:00:00+02:00."
+        ) from error
+    zone = _zone(header)
+    return started.astimezone(zone) if zone and started.tzinfo else started
+
+
+def _zone(header: Dataset) -> datetime.tzinfo | None:
+    """The offset from UTC on which the times of the study are, or None if the study does not say."""
+    try:
+        return datetime.datetime.strptime(str(header.get("TimezoneOffsetFromUTC")), "%z").tzinfo
+    except ValueError:
+        return None
+
+
+def _content_description(provenance: Provenance, content: _Content) -> str:
+    count = "No structure found." if content.empty else f"Structures: {len(content.labels)}."
+    return long_string(f"{provenance.notice} {count}")
+
+
+def _notes(segmentation: Segmentation, content: _Content) -> list[str]:
+    notes = []
+    if content.empty:
+        notes.append(f"No structure was found; the file has one empty segment, {content.labels[0].name}.")
+    else:
+        written = {label.value for label in content.labels}
+        absent = [label.name for label in segmentation.table if label.value not in written]
+        if absent:
+            notes.append(f"Not found and therefore without a segment: {', '.join(absent)}.")
+    geometry = segmentation.geometry
+    if not geometry.is_regular or geometry.shear_degrees > 0.1:
+        notes.append(
+            "The source slices are tilted or unequally spaced; the frames lie on them exactly, but viewers that "
+            "rebuild a regular grid may show them displaced."
+        )
+    return notes

@@ -1,0 +1,268 @@
+"""Copies of source headers that are fit to build a DICOM segmentation on.
+
+Real files lack attributes, hold dates that do not exist and round the same direction differently from slice to
+slice. The files are never changed; the copies are made valid and every repair is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import config
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.valuerep import DA, TM, DSfloat, format_number_as_ds, validate_value
+
+from effvit_med.errors import GeometryError, InputError
+from effvit_med.volume.geometry import Geometry
+from effvit_med.volume.volume import SourceFile
+
+_UID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/effvit-med/effvit-med")
+_PLACES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_PER_SLICE = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "Rows", "Columns", "NumberOfFrames", "SliceThickness", "SpacingBetweenSlices", *_PLACES,
+)  # fmt: skip
+_NEVER_EMPTY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+_WITHOUT_FREE_TEXT = frozenset({
+    *_PER_SLICE, *_MAY_BE_EMPTY, "SpecificCharacterSet", "TimezoneOffsetFromUTC", "IssuerOfPatientID", "PatientAge",
+    "PatientSize", "PatientWeight", "PatientIdentityRemoved", "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified", "PositionReferenceIndicator",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "Manufacturer",
+    "ManufacturerModelName", "SoftwareVersions", "BodyPartExamined",
+})  # fmt: skip
+_NUMBERS = ("SliceThickness", "SpacingBetweenSlices")
+_SHARED_GROUPS = {0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040}
+_JITTER = 1e-3  # a difference of direction cosines; a thousandth is half a millimetre at the rim of a body
+_STEP_TOLERANCE = 0.01  # of a step between slices
+
+
+@dataclass(frozen=True)
+class Headers:
+    """Headers of the source slices, in the order of array axis 0, and what was repaired in them.
+
+    Attributes:
+        slices: one data set per slice; the first also holds the patient and study attributes.
+        notes: one sentence per kind of repair, without patient data.
+    """
+
+    slices: tuple[Dataset, ...]
+    notes: tuple[str, ...]
+
+
+def make_uid(*parts: str) -> str:
+    """A UID that is the same for the same parts, in the root 2.25.
+
+    Source:
+        DICOM PS3.5 section B.2 (UUID derived UID); RFC 9562 section 5.5 (UUID version 5).
+
+    Examples:
+        >>> make_uid("a", "b") == make_uid("a", "b"), make_uid("a", "b") == make_uid("ab")
+        (True, False)
+    """
+    return f"2.25.{uuid.uuid5(_UID_NAMESPACE, chr(0).join(parts)).int}"
+
+
+def read_headers(files: Sequence[SourceFile], geometry: Geometry, *, strip_free_text: bool = False) -> Headers:
+    """Read the source headers again and bring copies of them into a valid form.
+
+    Args:
+        files: one DICOM file per slice, in the order of array axis 0.
+        geometry: where the labels lie; array axes slice, row, column.
+        strip_free_text: leave out attributes that may hold text about the patient, such as Patient Comments.
+
+    Returns:
+        The copies, and a note for each kind of repair.
+
+    Raises:
+        InputError: if a file is gone, has changed since it was read, or is no single-frame DICOM image with UIDs.
+        GeometryError: if size or frame of reference are not those of ``geometry``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # values that break the rules are what we come to repair
+        datasets = [_read(file, whole=k == 0) for k, file in enumerate(files)]
+        for dataset, file in zip(datasets, files, strict=True):
+            _check_agreement(dataset, file, geometry)
+        notes: list[str] = []
+        first = _shared_part(datasets[0], notes, strip_free_text=strip_free_text)
+        _fill(first, notes)
+        slices = [_slice_part(dataset) for dataset in datasets]
+        _settle_geometry(slices, geometry, notes)
+        first.pop("SpacingBetweenSlices", None)
+        first.update(slices[0])
+    return Headers((first, *slices[1:]), tuple(notes))
+
+
+def _read(file: SourceFile, *, whole: bool) -> Dataset:
+    """The header of one file whose bytes are still those that were segmented."""
+    try:
+        content = file.path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"The source {file.path} cannot be read again: {error.strerror or error}. A DICOM segmentation needs the "
+            "headers of its source; put the file back."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise InputError(f"The source {file.path} has changed since it was segmented; segment it again.")
+    tags = None if whole else list(_PER_SLICE)
+    try:
+        dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, force=True, specific_tags=tags)
+    except (InvalidDicomError, EOFError, KeyError, TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(f"The source {file.path} has a header that cannot be read: {error}.") from error
+    if int(_value(dataset, "NumberOfFrames") or 1) > 1:
+        raise InputError(
+            f"The source {file.path} has {dataset.NumberOfFrames} frames in one file; a DICOM segmentation is "
+            "written for one file per slice. Write NIfTI, or split the file into single slices first."
+        )
+    missing = [name for name in (*_NEVER_EMPTY, *_PLACES, "Rows", "Columns") if _value(dataset, name) is None]
+    if missing:
+        raise InputError(
+            f"The source {file.path} has no valid {', '.join(missing)}; a DICOM segmentation refers to them."
+        )
+    return dataset
+
+
+def _check_agreement(dataset: Dataset, file: SourceFile, geometry: Geometry) -> None:
+    if (dataset.Rows, dataset.Columns) != geometry.shape[1:]:
+        raise GeometryError(
+            f"The source {file.path} has {dataset.Rows} rows and {dataset.Columns} columns, the labels have "
+            f"{geometry.shape[1]} and {geometry.shape[2]}."
+        )
+    uid = str(_value(dataset, "FrameOfReferenceUID") or "")
+    if uid != geometry.frame_of_reference_uid:
+        raise GeometryError(
+            f"The source {file.path} has the frame of reference {uid or 'none'}, the labels have "
+            f"{geometry.frame_of_reference_uid or 'none'}; their positions cannot be compared."
+        )
+    if dataset.SOPInstanceUID != file.sop_instance_uid:
+        raise InputError(
+            f"The source {file.path} has SOP Instance UID {dataset.SOPInstanceUID}, on record is "
+            f"{file.sop_instance_uid or 'none'}."
+        )
+
+
+def _shared_part(dataset: Dataset, notes: list[str], *, strip_free_text: bool) -> Dataset:
+    """The valid attributes that describe patient, study and scanner, in Unicode."""
+    shared = Dataset()
+    dropped = []
+    for tag in list(dataset.keys()):
+        name = keyword_for_tag(tag)
+        if not name or tag.group not in _SHARED_GROUPS or (strip_free_text and name not in _WITHOUT_FREE_TEXT):
+            continue
+        element = _element(dataset, tag)
+        if element is None or element.VR not in dictionary_VR(tag) or not _is_valid(element):
+            dropped.append(name)
+        else:
+            shared.add(element)
+    if dropped:
+        notes.append(f"Values of {', '.join(sorted(dropped))} break the rules of DICOM and were left out.")
+    if strip_free_text:
+        notes.append("Attributes that may hold free text about the patient were left out.")
+    return shared
+
+
+def _element(dataset: Dataset, tag: Any) -> DataElement | None:
+    """An element with its value converted, or None if the bytes cannot be read as a value of its kind."""
+    try:
+        return dataset[tag]
+    except (ValueError, TypeError, KeyError, NotImplementedError, OverflowError):
+        return None
+
+
+def _value(dataset: Dataset, name: str) -> Any:
+    """The value of an attribute; None where it is missing, empty or cannot be read."""
+    element = _element(dataset, tag_for_keyword(name))
+    return None if element is None or element.value in (None, "") else element.value
+
+
+def _is_valid(element: DataElement) -> bool:
+    """Whether a value, or every value of a list or sequence, obeys its value representation."""
+    value = element.value
+    if element.VR == "SQ":
+        inner = [_element(item, tag) for item in value for tag in list(item.keys())]
+        return all(each is not None and _is_valid(each) for each in inner)
+    try:
+        for one in value if isinstance(value, MultiValue) else [value]:
+            if one in (None, ""):
+                continue
+            if element.VR in ("DA", "TM"):
+                (DA if element.VR == "DA" else TM)(str(one))
+            validate_value(element.VR, getattr(one, "original_string", one), config.RAISE)
+    except (ValueError, TypeError):
+        return False
+    return element.keyword != "PatientSex" or value in (None, "", "M", "F", "O")
+
+
+def _fill(shared: Dataset, notes: list[str]) -> None:
+    """Give empty values to the attributes that DICOM wants present but lets be empty."""
+    missing = [name for name in _MAY_BE_EMPTY if name not in shared]
+    for name in missing:
+        setattr(shared, name, "")
+    if missing:
+        notes.append(f"The source has no valid {', '.join(missing)}; left empty.")
+    if not shared.get("Modality"):
+        shared.Modality = "OT"
+        notes.append("The source has no valid Modality; taken as OT (other).")
+
+
+def _slice_part(dataset: Dataset) -> Dataset:
+    """What a segmentation needs to know of one slice; SpacingBetweenSlices stays behind, see `_settle_geometry`."""
+    part = Dataset()
+    for name in (*_NEVER_EMPTY, "FrameOfReferenceUID", "Rows", "Columns", "SpacingBetweenSlices", "SliceThickness"):
+        value = _value(dataset, name)
+        if value is not None and (name not in _NUMBERS or _is_number(value)):
+            setattr(part, name, value)
+    for name in _PLACES:
+        setattr(part, name, [DSfloat(format_number_as_ds(float(number))) for number in dataset.get(name)])
+    return part
+
+
+def _settle_geometry(slices: Sequence[Dataset], geometry: Geometry, notes: list[str]) -> None:
+    """Bring frame of reference, direction, thickness and slice distance into one voice."""
+    if not geometry.frame_of_reference_uid:
+        uid = make_uid("frame of reference", str(slices[0].SeriesInstanceUID))
+        for part in slices:
+            part.FrameOfReferenceUID = uid
+        notes.append("The source has no FrameOfReferenceUID; one was made from its series.")
+    cosines = np.array([part.ImageOrientationPatient for part in slices], dtype=np.float64)
+    if np.ptp(cosines, axis=0).max() > 0:
+        exact = geometry.directions[:, [2, 1]].T.ravel()
+        if np.abs(cosines - exact).max() > _JITTER:
+            raise GeometryError(f"The source slices are turned against each other: {cosines.tolist()[:2]} and so on.")
+        for part in slices:
+            part.ImageOrientationPatient = [DSfloat(format_number_as_ds(float(cosine))) for cosine in exact]
+        notes.append("ImageOrientationPatient differs between slices by rounding; one orientation is used for all.")
+    step_mm = geometry.spacing_mm[0]
+    told = [float(part.SpacingBetweenSlices) for part in slices if _is_number(part.get("SpacingBetweenSlices"))]
+    if told and geometry.is_regular and abs(told[0] - step_mm) > _STEP_TOLERANCE * step_mm:
+        notes.append(f"SpacingBetweenSlices says {told[0]:g} mm, the positions say {step_mm:g} mm; the positions win.")
+    repaired = False
+    for part in slices:
+        part.pop("SpacingBetweenSlices", None)
+        if not _is_number(part.get("SliceThickness")) or float(part.SliceThickness) <= 0:
+            part.SliceThickness = DSfloat(format_number_as_ds(step_mm))
+            repaired = True
+    if repaired:
+        notes.append(f"The source has no valid SliceThickness; the slice distance of {step_mm:g} mm is used.")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False

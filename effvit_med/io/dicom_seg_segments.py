@@ -1,0 +1,109 @@
+"""What a DICOM segmentation says about each of its segments and about who made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import highdicom as hd
+from pydicom.sr.codedict import codes
+
+from effvit_med.io.dicom_seg_headers import make_uid
+from effvit_med.volume.labels import Code, Label
+from effvit_med.volume.provenance import Provenance
+
+MANUFACTURER = "effvit-med"
+
+_LONG_STRING = 64  # characters of a DICOM Long String
+_PARAMETERS = 10240  # characters of a DICOM Long Text
+
+
+def long_string(text: str) -> str:
+    """The text as a DICOM Long String: at most 64 characters, no backslash, no control characters, no outer spaces.
+
+    Source:
+        DICOM PS3.5 section 6.2, table 6.2-1.
+
+    Examples:
+        >>> long_string("a" * 70).count("a"), long_string("a/b" + chr(92) + "c")
+        (64, 'a/b/c')
+    """
+    plain = "".join(letter if letter.isprintable() else " " for letter in text.replace("\\", "/"))
+    return plain.strip()[:_LONG_STRING].strip()
+
+
+def describe_segments(labels: Sequence[Label], numbers: Sequence[int], provenance: Provenance) -> list[Any]:
+    """One highdicom SegmentDescription per label, with coded meaning, side, colour, algorithm and tracking UID.
+
+    Args:
+        labels: the structures that the file holds.
+        numbers: the segment number of each.
+        provenance: how the segmentation was made.
+
+    Returns:
+        The descriptions, in the order of ``labels``.
+    """
+    algorithm = identify_algorithm(provenance)
+    return [_describe(label, number, algorithm, provenance) for label, number in zip(labels, numbers, strict=True)]
+
+
+def identify_algorithm(provenance: Provenance) -> Any:
+    """The bundle as a highdicom AlgorithmIdentificationSequence: name, version, weights and settings.
+
+    Source:
+        DICOM PS3.3 section 10.16 (Algorithm Identification Macro); PS3.16 CID 7162.
+    """
+    parameters = {"weights_sha256": provenance.weights_sha256 or "none", **provenance.settings}
+    text = {name: str(value).replace("\\", "/") for name, value in parameters.items()}
+    sequence = hd.AlgorithmIdentificationSequence(
+        name=long_string(provenance.bundle) or "unnamed",
+        family=codes.DCM.ArtificialIntelligence,
+        version=long_string(provenance.bundle_version) or "unknown",
+        source=MANUFACTURER,
+        parameters=text,
+    )
+    sequence[0].AlgorithmParameters = sequence[0].AlgorithmParameters[:_PARAMETERS]
+    return sequence
+
+
+def software_versions(provenance: Provenance) -> list[str]:
+    """The versions as DICOM texts, ours first."""
+    names = sorted(provenance.versions, key=lambda name: (name != MANUFACTURER, name))
+    return [long_string(f"{name} {provenance.versions[name]}") for name in names] or ["unknown"]
+
+
+def contributing_equipment(provenance: Provenance) -> Any:
+    """This program as a highdicom ContributingEquipment.
+
+    Source:
+        DICOM PS3.3 section C.12.1 (Contributing Equipment Sequence); PS3.16 CID 7005.
+    """
+    return hd.ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=long_string(provenance.bundle) or "unnamed",
+        software_versions=software_versions(provenance),
+        contribution_description=f"Automatic segmentation. {provenance.notice} Identity {provenance.identity()}.",
+    )
+
+
+def _describe(label: Label, number: int, algorithm: Any, provenance: Provenance) -> Any:
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=long_string(label.name),
+        segmented_property_category=_concept(label.category),
+        segmented_property_type=_concept(label.type),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+        tracking_id=f"{label.name} {provenance.identity()[:16]}",
+        tracking_uid=make_uid("tracking", provenance.identity(), label.name),
+        display_color=hd.color.CIELabColor.from_rgb(*label.colour),
+    )
+    if label.laterality is not None:  # highdicom has no argument for it
+        item = description.SegmentedPropertyTypeCodeSequence[0]
+        item.SegmentedPropertyTypeModifierCodeSequence = [_concept(label.laterality)]
+    return description
+
+
+def _concept(code: Code) -> Any:
+    return hd.sr.CodedConcept(code.value, code.scheme, long_string(code.meaning))

@@ -1,0 +1,184 @@
+"""The one file that knows 2D from 3D: every layer type of a network, by its number of spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from effvit_med.errors import SettingsError
+
+
+def _point_conv(x: Tensor, conv: nn.Conv2d | nn.Conv3d) -> Tensor:
+    """A 1x1 convolution as one matrix product over the voxels, with the channels innermost; no copy of either map."""
+    return functional.linear(x.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
+
+
+def _is_plain(conv: nn.Conv2d | nn.Conv3d) -> bool:
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # documented, but not typed
+    return conv.groups > 1 or tracing or torch.compiler.is_compiling()
+
+
+class PointConv2d(nn.Conv2d):
+    """A 1x1 convolution of stride 1; see `PointConv3d`."""
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch in_channels *space"],  # noqa: A002  the name torch gives it
+    ) -> Float[Tensor, "batch out_channels *space"]:
+        """The convolved map, of the input's size."""
+        return super().forward(input) if _is_plain(self) else _point_conv(input, self)
+
+
+class PointConv3d(nn.Conv3d):
+    """A 1x1x1 convolution of stride 1, computed in eager mode as a matrix product.
+
+    The result is the same up to rounding. The reason is speed: on channels-last volumes this is up to ten times faster
+    on a CPU than the 3D convolution (64 to 32 channels at 48^3: 10 ms against 79 ms), and it never changes the layout.
+    Traced and exported graphs keep the plain operator, which other runtimes fuse better.
+    """
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch in_channels *space"],  # noqa: A002  the name torch gives it
+    ) -> Float[Tensor, "batch out_channels *space"]:
+        """The convolved map, of the input's size."""
+        return super().forward(input) if _is_plain(self) else _point_conv(input, self)
+
+
+class PointInstanceNorm2d(nn.InstanceNorm2d):
+    """Instance normalisation that also takes a single pixel: the formula gives its bias there."""
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch channels *space"],  # noqa: A002  the name torch gives it
+    ) -> Float[Tensor, "batch channels *space"]:
+        """The normalised map, of the input's size."""
+        return _instance_norm(input, self)
+
+
+class PointInstanceNorm3d(nn.InstanceNorm3d):
+    """Instance normalisation that also takes a single voxel: the formula gives its bias there."""
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch channels *space"],  # noqa: A002  the name torch gives it
+    ) -> Float[Tensor, "batch channels *space"]:
+        """The normalised map, of the input's size."""
+        return _instance_norm(input, self)
+
+
+def _instance_norm(x: Tensor, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> Tensor:
+    if x[0, 0].numel() > 1:
+        return functional.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    return (x - x) * norm.weight.reshape(shape) + norm.bias.reshape(shape)
+
+
+@dataclass(frozen=True)
+class LayerTypes:
+    """The layer types and modes that belong to one number of spatial axes.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        conv: the convolution.
+        point_conv: the convolution of kernel 1 and stride 1.
+        batch_norm: batch normalisation.
+        instance_norm: instance normalisation, for maps of any size.
+        head_mode: interpolation of the published head: bicubic in 2D; no volume twin exists, so trilinear in 3D.
+        linear_mode: linear interpolation along every axis.
+        memory_format: the layout that the CPU and tensor-core kernels like best: channels last.
+    """
+
+    spatial_dims: int
+    conv: type[nn.Conv2d | nn.Conv3d]
+    point_conv: type[nn.Conv2d | nn.Conv3d]
+    batch_norm: type[nn.BatchNorm2d | nn.BatchNorm3d]
+    instance_norm: type[nn.InstanceNorm2d | nn.InstanceNorm3d]
+    head_mode: str
+    linear_mode: str
+    memory_format: torch.memory_format
+
+
+_TYPES = {
+    2: LayerTypes(
+        spatial_dims=2,
+        conv=nn.Conv2d,
+        point_conv=PointConv2d,
+        batch_norm=nn.BatchNorm2d,
+        instance_norm=PointInstanceNorm2d,
+        head_mode="bicubic",
+        linear_mode="bilinear",
+        memory_format=torch.channels_last,
+    ),
+    3: LayerTypes(
+        spatial_dims=3,
+        conv=nn.Conv3d,
+        point_conv=PointConv3d,
+        batch_norm=nn.BatchNorm3d,
+        instance_norm=PointInstanceNorm3d,
+        head_mode="trilinear",
+        linear_mode="trilinear",
+        memory_format=torch.channels_last_3d,
+    ),
+}
+
+
+def layers_for(spatial_dims: int) -> LayerTypes:
+    """The layer types for images (2) or volumes (3).
+
+    Args:
+        spatial_dims: the number of spatial axes, 2 or 3.
+
+    Raises:
+        SettingsError: if it is any other number.
+
+    Examples:
+        >>> layers_for(3).conv.__name__, layers_for(2).head_mode
+        ('Conv3d', 'bicubic')
+    """
+    if spatial_dims not in _TYPES:
+        raise SettingsError(f"spatial_dims is {spatial_dims!r}; a network has 2 (images) or 3 (volumes) spatial axes.")
+    return _TYPES[spatial_dims]
+
+
+def per_axis(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
+    """One whole number for each spatial axis.
+
+    Args:
+        value: one number for every axis, or one per axis in array order.
+        spatial_dims: the number of spatial axes.
+        name: what the number is, for the error message.
+
+    Raises:
+        SettingsError: if there are more or fewer numbers than axes, or one is below 1.
+
+    Examples:
+        >>> per_axis(2, 3, "stride"), per_axis([1, 2, 2], 3, "stride")
+        ((2, 2, 2), (1, 2, 2))
+    """
+    numbers: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) else (value,) * spatial_dims
+    if len(numbers) != spatial_dims or any(not isinstance(number, int) or number < 1 for number in numbers):
+        raise SettingsError(
+            f"{name} is {value!r}; give one whole number of at least 1, or {spatial_dims} of them, one per axis."
+        )
+    return numbers
+
+
+def require_odd(kernel_size: tuple[int, ...], name: str) -> None:
+    """Nothing, if every number is odd; only then does padding by half of it keep the size.
+
+    Args:
+        kernel_size: one number per axis.
+        name: what the numbers are, for the error message.
+
+    Raises:
+        SettingsError: if a number is even.
+    """
+    if any(size % 2 == 0 for size in kernel_size):
+        raise SettingsError(f"{name} is {kernel_size}; every number must be odd.")

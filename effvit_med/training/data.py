@@ -1,0 +1,106 @@
+"""Data to train on: phantoms written once as an MSD-style data set, and the lists of such data sets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from effvit_med.errors import InputError, SettingsError
+from effvit_med.io import write_volume
+from effvit_med.io.atomic import write_json
+from effvit_med.training.phantom import STRUCTURES, make_case
+from effvit_med.volume import Geometry, Volume
+
+log = logging.getLogger(__name__)
+
+
+def write_phantom_dataset(folder: str | Path, training: Iterable[int], validation: Iterable[int]) -> Path:
+    """Write phantoms as NIfTI with a ``dataset.json`` in the manner of the Medical Segmentation Decathlon.
+
+    Cases that are already there stay, so an interrupted call goes on where it stopped.
+
+    Args:
+        folder: where to; made if it is not there.
+        training: seeds of the cases to learn from.
+        validation: seeds of the cases to watch; none may be a training seed.
+
+    Returns:
+        The path of ``dataset.json``.
+
+    Raises:
+        SettingsError: if a seed is in both lists, or negative.
+        OutputError: if the files cannot be written.
+    """
+    folder, training, validation = Path(folder), list(training), list(validation)
+    shared = sorted(set(training) & set(validation))
+    if shared:
+        raise SettingsError(f"The seeds {shared} are in training and in validation; a case belongs to one of them.")
+    rows: dict[str, list[dict[str, str]]] = {"training": [], "validation": []}
+    work = [("training", seed) for seed in training] + [("validation", seed) for seed in validation]
+    for part, seed in tqdm(work, desc="phantoms", disable=None):
+        names = {"image": f"images/phantom_{seed:06d}.nii.gz", "label": f"labels/phantom_{seed:06d}.nii.gz"}
+        if not all((folder / name).exists() for name in names.values()):
+            _write_case(folder, seed, names)
+        rows[part].append(names)
+    labels = {"0": "background", **{str(value): name for value, name in STRUCTURES.items()}}
+    document = {"name": "effvit-med abdominal CT phantoms", "modality": {"0": "CT"}, "labels": labels, **rows}
+    document["numTraining"] = len(rows["training"])
+    write_json(folder / "dataset.json", document)
+    return folder / "dataset.json"
+
+
+def read_datalist(path: str | Path, part: str, held_out: float = 0.2, seed: int = 0) -> list[dict[str, str]]:
+    """The cases of an MSD-style ``dataset.json`` with absolute paths.
+
+    Args:
+        path: the ``dataset.json``.
+        part: ``training`` or ``validation``. Where the file has no ``validation`` list, that part is drawn from
+            ``training``, and what is drawn is left out of ``training``.
+        held_out: the share drawn for validation.
+        seed: decides which cases are drawn.
+
+    Returns:
+        One mapping per case, with ``image`` and ``label``.
+
+    Raises:
+        InputError: if the file cannot be read, or has no cases of that part.
+        SettingsError: if the part is unknown.
+    """
+    path = Path(path)
+    if part not in ("training", "validation"):
+        raise SettingsError(f"The part is {part!r}; it must be 'training' or 'validation'.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        cases: list[dict[str, Any]] = list(document["training"])
+        validation = document.get("validation")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no MSD dataset.json with a 'training' list: {error}.") from error
+    if validation is None:
+        order = np.random.default_rng(seed).permutation(len(cases))
+        drawn = set(order[: round(len(cases) * held_out)].tolist())
+        validation = [case for number, case in enumerate(cases) if number in drawn]
+        cases = [case for number, case in enumerate(cases) if number not in drawn]
+    chosen = cases if part == "training" else validation
+    if not chosen:
+        raise InputError(f"{path} has no {part} cases; it has {len(cases)} for training.")
+    return [{key: str((path.parent / case[key]).resolve()) for key in ("image", "label")} for case in chosen]
+
+
+def _write_case(folder: Path, seed: int, names: dict[str, str]) -> None:
+    """Render one phantom on a scan grid drawn from its seed and write image and labels."""
+    rng = np.random.default_rng([seed, 9])
+    thickness_mm = float(rng.choice([2.0, 2.5, 3.0, 4.0, 5.0]))
+    pixel_mm = float(rng.uniform(1.6, 2.6))
+    shape = (round(rng.uniform(210, 300) / thickness_mm), *[round(rng.uniform(370, 420) / pixel_mm)] * 2)
+    case = make_case(seed, spacing_mm=(thickness_mm, pixel_mm, pixel_mm), shape=shape)
+    geometry = Geometry(case.affine_lps, shape)
+    for kind, array in (("image", case.hu), ("label", case.labels)):
+        path = folder / names[kind]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_volume(Volume(array, geometry, "CT"), path)

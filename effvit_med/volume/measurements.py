@@ -1,0 +1,178 @@
+"""What can be counted in a segmentation: volumes and the intensities under each structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from effvit_med.errors import GeometryError
+from effvit_med.volume.geometry import Geometry
+from effvit_med.volume.labels import Code, Label
+from effvit_med.volume.segmentation import Segmentation
+from effvit_med.volume.volume import Volume
+
+NOT_FOUND = "not found in the field of view"
+NOT_FINITE = "some values under the structure are not finite numbers"
+
+_SAME_GRID_MM = 0.01
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one structure.
+
+    Attributes:
+        structure: name of the structure, such as ``kidney_left``.
+        value: its number in the label array.
+        type: what the structure is, as a code.
+        laterality: its side as a code, or None where a side makes no sense.
+        voxels: number of voxels, or None if the structure was not found.
+        volume_ml: volume in millilitres, or None if the structure was not found.
+        mean: mean of the voxel values in ``unit``, or None.
+        sd: standard deviation of the voxel values over the whole structure (divided by the number of voxels), in
+            ``unit``, or None.
+        minimum: smallest voxel value in ``unit``, or None.
+        maximum: largest voxel value in ``unit``, or None.
+        unit: ``HU`` for CT, else empty: the unit is not known.
+        cut_by_field_of_view: whether the structure touches a border of the scan, so that a part may be missing.
+        reason: why numbers are None; empty where all are there.
+    """
+
+    structure: str
+    value: int
+    type: Code
+    laterality: Code | None = None
+    voxels: int | None = None
+    volume_ml: float | None = None
+    mean: float | None = None
+    sd: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    unit: str = ""
+    cut_by_field_of_view: bool = False
+    reason: str = ""
+
+
+@dataclass
+class _Moments:
+    """Count, mean, sum of squared departures from the mean, smallest and largest value of each label value."""
+
+    count: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+    smallest: npt.NDArray[np.float64]
+    largest: npt.NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, size: int) -> _Moments:
+        zeros = [np.zeros(size) for _ in range(3)]
+        return cls(*zeros, np.full(size, np.inf), np.full(size, -np.inf))
+
+    def add(self, labels: npt.NDArray[np.unsignedinteger], values: npt.NDArray[np.float64]) -> None:
+        """Take in one slice: ``labels`` and ``values`` of its voxels, both (n,), in any order."""
+        order = np.argsort(labels, kind="stable")
+        labels, values = labels[order], values[order]
+        starts = np.flatnonzero(np.diff(labels, prepend=0))
+        rows = labels[starts]
+        count = np.diff(starts, append=len(labels)).astype(np.float64)
+        mean = np.add.reduceat(values, starts) / count
+        squares = np.add.reduceat((values - np.repeat(mean, count.astype(np.intp))) ** 2, starts)
+        total = self.count[rows] + count
+        step = mean - self.mean[rows]
+        self.squares[rows] += squares + step**2 * self.count[rows] * count / total
+        self.mean[rows] += step * count / total
+        self.count[rows] = total
+        self.smallest[rows] = np.minimum(self.smallest[rows], np.minimum.reduceat(values, starts))
+        self.largest[rows] = np.maximum(self.largest[rows], np.maximum.reduceat(values, starts))
+
+
+def measure(volume: Volume, segmentation: Segmentation) -> tuple[Measurement, ...]:
+    """The measurements of every structure of the label table, in its order.
+
+    A volume is the sum over slices of the number of voxels times the true volume of a voxel of that slice, so that it
+    is right for slices at unequal distances and for a tilted gantry. A structure that is not there has None for
+    every number and a reason, never 0: a scan that does not show the liver says nothing about its size.
+
+    Args:
+        volume: the scan.
+        segmentation: labels on the grid of the scan.
+
+    Returns:
+        One measurement per structure.
+
+    Raises:
+        GeometryError: if the labels do not lie on the grid of the scan.
+
+    Source:
+        Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1 (means and sums of
+        squares of parts are joined without loss of digits).
+
+    Examples:
+        >>> from effvit_med.volume import Geometry, LabelTable, Provenance
+        >>> scan = Volume(np.full((2, 8, 8), 40), Geometry(np.diag([5.0, 1.0, 1.0, 1.0]), (2, 8, 8)), "CT")
+        >>> table = LabelTable((Label(1, "liver", Code("10200004", "Liver")),))
+        >>> labels = np.zeros((2, 8, 8), np.uint8)
+        >>> labels[0, 2:4, 2:7] = 1
+        >>> made = Provenance("example", "1", "", {}, {}, "cpu", "2024-01-01T00:00:00+00:00")
+        >>> liver = measure(scan, Segmentation(labels, scan.geometry, table, made))[0]
+        >>> liver.voxels, liver.volume_ml, liver.mean, liver.unit, liver.cut_by_field_of_view
+        (10, 0.05, 40.0, 'HU', True)
+    """
+    distance = volume.geometry.max_distance_mm(segmentation.geometry)
+    if distance > _SAME_GRID_MM:
+        raise GeometryError(
+            f"The labels {segmentation.geometry.shape} lie up to {distance:.3g} mm away from the voxels of the scan "
+            f"{volume.geometry.shape}; measure on the grid the labels were made for."
+        )
+    geometry = segmentation.geometry
+    size = max((label.value for label in segmentation.table), default=0) + 1
+    moments, volumes_mm3 = _sum_up(volume.array, segmentation.labels, geometry, size)
+    at_border = _values_at_border(segmentation.labels)
+    unit = "HU" if volume.modality == "CT" else ""
+    return tuple(
+        _row(label, moments, volumes_mm3[label.value], unit, cut=label.value in at_border)
+        for label in segmentation.table
+    )
+
+
+def _sum_up(
+    array: npt.NDArray[np.number], labels: npt.NDArray[np.unsignedinteger], geometry: Geometry, size: int
+) -> tuple[_Moments, npt.NDArray[np.float64]]:
+    """The moments and the volume in mm^3 of every label value below ``size``, slice by slice."""
+    moments, volumes_mm3 = _Moments.empty(size), np.zeros(size)
+    slices = np.moveaxis(labels, geometry.slice_axis, 0)
+    values = np.moveaxis(array, geometry.slice_axis, 0)
+    for k, voxel_mm3 in enumerate(geometry.voxel_volumes_mm3()):
+        inside = slices[k] > 0
+        found = slices[k][inside]
+        if found.size:
+            volumes_mm3 += np.bincount(found, minlength=size) * voxel_mm3
+            with np.errstate(invalid="ignore"):
+                moments.add(found, values[k][inside].astype(np.float64))
+    return moments, volumes_mm3
+
+
+def _values_at_border(labels: npt.NDArray[np.unsignedinteger]) -> set[int]:
+    """The label values in the outermost layer of voxels, on any of the six sides."""
+    sides = [np.unique(labels.take(end, axis)) for axis in range(3) for end in (0, -1)]
+    return set(np.concatenate(sides).tolist())
+
+
+def _row(label: Label, moments: _Moments, volume_mm3: float, unit: str, *, cut: bool) -> Measurement:
+    blank = Measurement(label.name, label.value, label.type, label.laterality, unit=unit)
+    count = int(moments.count[label.value])
+    if count == 0:
+        return replace(blank, reason=NOT_FOUND)
+    found = replace(blank, voxels=count, volume_ml=float(volume_mm3) / 1000, cut_by_field_of_view=cut)
+    mean = float(moments.mean[label.value])
+    if not np.isfinite(mean):
+        return replace(found, reason=NOT_FINITE)
+    return replace(
+        found,
+        mean=mean,
+        sd=float(np.sqrt(moments.squares[label.value] / count)),
+        minimum=float(moments.smallest[label.value]),
+        maximum=float(moments.largest[label.value]),
+    )

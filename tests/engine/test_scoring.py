@@ -1,0 +1,76 @@
+"""Facts about `effvit_med.engine.scoring`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effvit_med.engine.scoring import Scoring, grid_stride, score_volume
+from effvit_med.engine.tiling import Tiling
+from effvit_med.transforms import Preprocess
+
+SPACING = (1.0, 1.0, 1.0)
+sizes = st.tuples(*[st.integers(1, 21)] * 3)
+
+
+def _pointwise(tiles: torch.Tensor) -> torch.Tensor:
+    """A network that looks at one voxel at a time: its answer cannot depend on tiling."""
+    return torch.stack([tiles[:, 0], 2 * tiles[:, 0] + 1, -tiles[:, 0]], dim=1)
+
+
+@given(sizes, st.floats(0, 0.8), st.integers(1, 3))
+def test_tiling_does_not_change_a_pointwise_network(size, overlap: float, batch_size: int) -> None:
+    """Cut up, scored and blended is the same as scored whole."""
+    values = torch.randn(1, *size)
+    scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8), overlap), (1, 1, 1), batch_size)
+    assert torch.allclose(score_volume(values, _pointwise, scoring), _pointwise(values[None])[0], atol=1e-5)
+
+
+@given(sizes, st.integers(0, 2))
+def test_the_middle_slice_of_a_stack_is_what_is_labelled(size, neighbours: int) -> None:
+    """A 2.5D network that passes its middle channel on gives back the volume."""
+    values = torch.randn(1, *size)
+    scoring = Scoring(
+        Preprocess(SPACING, spatial_dims=2, neighbours=neighbours), Tiling((4, 8, 8), 0.5), (1, 1, 1), batch_size=2
+    )
+    scores = score_volume(values, lambda tiles: tiles[:, neighbours : neighbours + 1], scoring)
+    assert torch.allclose(scores, values, atol=1e-5)
+
+
+@given(sizes)
+def test_a_coarse_output_has_one_value_per_block(size) -> None:
+    """At output stride 2 there are ceil(n / 2) scores along each axis, each the mean of its block."""
+    values = torch.randn(1, *size)
+    scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8), 0.5), (2, 2, 2))
+    scores = score_volume(values, lambda tiles: torch.nn.functional.avg_pool3d(tiles, 2), scoring)
+    whole = torch.nn.functional.avg_pool3d(values[None], 2)[0]
+    assert scores.shape[1:] == tuple(-(-n // 2) for n in size)
+    inside = tuple(slice(0, n) for n in whole.shape)
+    assert torch.allclose(scores[inside], whole, atol=1e-5)
+
+
+def test_progress_counts_to_the_end() -> None:
+    """The last call says that all windows are done."""
+    calls: list[tuple[int, int]] = []
+    scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8), 0.5), (1, 1, 1), batch_size=3)
+    score_volume(torch.zeros(1, 8, 12, 12), _pointwise, scoring, lambda done, total: calls.append((done, total)))
+    assert calls == [(3, 4), (4, 4)]
+
+
+def test_stopping_stops_between_windows() -> None:
+    """What progress raises ends the run at once."""
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8)), (1, 1, 1))
+    with pytest.raises(KeyboardInterrupt):
+        score_volume(torch.zeros(1, 8, 8, 80), _pointwise, scoring, stop)
+
+
+@pytest.mark.parametrize(("output", "grid"), [((2, 2, 2), (2, 2, 2)), ((4, 4), (1, 4, 4))])
+def test_a_2d_network_leaves_the_slices_alone(output, grid) -> None:
+    """The grid's stride along the slices of a 2D network is 1."""
+    assert grid_stride(output) == grid
