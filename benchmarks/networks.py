@@ -141,9 +141,9 @@ def to_markdown(measurements: list[Measurement], repeats: int) -> str:
         "# Networks: CPU seconds for one full-resolution output",
         "",
         (
-            f"One thread, float32, 1 channel in, {OUT_CHANNELS} classes out, batch 1; median process CPU time of {repeats} "
-            f"interleaved repeats (smallest to largest); torch {torch.__version__}, {platform.machine()}. Ours with batch "
-            "normalisation folded. Random weights: cost only, no accuracy."
+            f"One thread, float32, 1 channel in, {OUT_CHANNELS} classes out, batch 1; median process CPU time of "
+            f"{repeats} interleaved repeats (smallest to largest); torch {torch.__version__}, {platform.machine()}. "
+            "Ours with batch normalisation folded. Random weights: cost only, no accuracy."
         ),
     ]
     for size in dict.fromkeys(each.size for each in measurements):

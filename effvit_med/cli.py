@@ -236,7 +236,8 @@ def _case_summary(case: CaseResult) -> dict[str, Any]:
     if case.status != "segmented":
         return {**plain, "code": case.code, "message": case.message}
     plain["outputs"] = {kind: str(path) for kind, path in case.outputs.items()}
-    plain["volume_ml"] = {row.structure: row.volume_ml for row in case.measurements}
+    volumes = {row.structure: row.volume_ml for row in case.measurements}
+    plain["volume_ml"] = {name: volume if volume is None else round(volume, 3) for name, volume in volumes.items()}
     plain["findings"] = [{"code": f.code, "message": f.message} for f in case.findings]
     return {**plain, "seconds": dict(case.seconds)}
 

@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from hypothesis import settings
+
+from effvit_med.engine.model import read_model
+from effvit_med.networks import save_weights
 
 settings.register_profile("effvit", deadline=None, max_examples=30)
 settings.load_profile("effvit")
@@ -27,3 +32,21 @@ def _shared_data() -> Path:
 def _sample_data() -> Path:
     """The phantoms that ship with the repository."""
     return ROOT / "sample_data"
+
+
+@pytest.fixture(name="tiny_bundle", scope="session")
+def _tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with the shipped labels on a coarse grid and fixed random weights: quick, and wrong on purpose."""
+    folder = tmp_path_factory.mktemp("bundle")
+    content = yaml.safe_load((ROOT / "configs" / "model.yaml").read_text(encoding="utf-8"))
+    content["name"] = "tiny"
+    content["preprocess"]["spacing_mm"] = [8.0, 8.0, 8.0]
+    content["tiling"]["window"] = [32, 32, 32]
+    content["network"]["decoder_stride"] = 2
+    (folder / "configs").mkdir()
+    (folder / "models").mkdir()
+    (folder / "configs" / "model.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    model = read_model(folder)
+    torch.manual_seed(0)
+    save_weights(model.build_network(), model.weights, {})
+    return folder

@@ -178,13 +178,17 @@ def _segment_case(
     progress: Progress | None,
     cancelled: Cancelled | None,
 ) -> CaseResult:
-    kinds = _output_types(case, job)
     start = time.perf_counter()
     volume = read_case(case)
     read_s = time.perf_counter() - start
+    kinds, left_out = _output_types(volume, job)
     segmentation = segmenter.segment(volume, progress, cancelled)
     provenance = segmentation.provenance
-    provenance = replace(provenance, steps=(Step("read", read_s), *provenance.steps))
+    provenance = replace(
+        provenance,
+        steps=(Step("read", read_s), *provenance.steps),
+        findings=(*provenance.findings, *left_out),
+    )
     segmentation = replace(segmentation, provenance=provenance)
     start = time.perf_counter()
     rows = measure(volume, segmentation)
@@ -204,17 +208,26 @@ def _segment_case(
     )
 
 
-def _output_types(case: Case, job: Job) -> tuple[OutputType, ...]:
-    is_dicom = isinstance(case, DicomSeries)
-    if job.output_types is None:
-        return ("dicom-seg", "nifti") if is_dicom else ("nifti",)
-    if "dicom-seg" in job.output_types and not is_dicom:
-        raise RefusedError(
-            "NO_DICOM_SOURCE",
-            f"{case.case_id} is a NIfTI file, and a DICOM SEG needs the headers of DICOM slices.",
-            "Use --output-type nifti, or give the DICOM series.",
-        )
-    return job.output_types
+def _output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...], tuple[Finding, ...]]:
+    """What to write for a volume, and a finding for what it cannot be written as.
+
+    Raises:
+        RefusedError: if the user asked for a type that the volume does not allow.
+    """
+    reasons: dict[OutputType, tuple[str, str, str]] = {}
+    if volume.source is None or volume.source.kind != "DICOM":
+        text = "A DICOM SEG needs the headers of DICOM slices, and this is no DICOM series."
+        reasons["dicom-seg"] = ("NO_DICOM_SOURCE", text, "Use --output-type nifti, or give the DICOM series.")
+    if not volume.geometry.is_regular:
+        text = "NIfTI cannot hold slices at unequal distances, so no NIfTI file is written."
+        reasons["nifti"] = ("NOT_IN_NIFTI", text, "Use --output-type dicom-seg.")
+    for kind in job.output_types or ():
+        if kind in reasons:
+            raise RefusedError(*reasons[kind])
+    possible: tuple[OutputType, ...] = ("dicom-seg", "nifti")
+    chosen = job.output_types or tuple(kind for kind in possible if kind not in reasons)
+    left_out = () if job.output_types or "nifti" in chosen else (Finding(*reasons["nifti"][:2]),)
+    return chosen, left_out
 
 
 def _write_results(

@@ -27,7 +27,7 @@ def score_demo(case: CaseResult, truth: Path) -> dict[str, float]:
         InputError: if a file cannot be read.
         GeometryError: if the two grids are not the same.
     """
-    found, exact = read_nifti(case.outputs["nifti"]), read_nifti(truth)
+    found, exact = (read_nifti(path).reoriented("SPL") for path in (case.outputs["nifti"], truth))
     distance_mm = found.geometry.max_distance_mm(exact.geometry)
     if distance_mm > TOLERANCE_MM:
         raise GeometryError(f"{truth} lies {distance_mm} mm away from {case.outputs['nifti']}.")

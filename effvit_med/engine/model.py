@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -79,6 +81,12 @@ class Model:
             return hashlib.sha256(self.weights.read_bytes()).hexdigest()
         except OSError as error:
             raise WeightsError(f"The weights {self.weights} cannot be read: {error.strerror}.") from error
+
+    @cached_property
+    def label_values(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label value of each class: 0 for class 0, then the values of the table's rows."""
+        values = [0, *(label.value for label in self.labels)]
+        return np.array(values, np.uint8) if max(values) < 256 else np.array(values, np.uint16)
 
     def build_network(self) -> SegmentationNetwork:
         """The network with fresh weights.

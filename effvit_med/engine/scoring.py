@@ -97,7 +97,7 @@ def _predict_windows(
     columns = [values[:, :, b : b + w1, c : c + w2] for _, b, c in starts]
     stacks = [stack_neighbours(col, range(s[0], s[0] + w0), neighbours) for col, s in zip(columns, starts, strict=True)]
     logits = predict(torch.cat(stacks)).float().cpu()
-    return logits.unflatten(0, (len(starts), w0)).transpose(1, 2)
+    return logits.reshape(len(starts), w0, *logits.shape[1:]).transpose(1, 2)
 
 
 def _divide(sizes: Size, steps: Size) -> Size:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,8 +81,7 @@ class Segmenter:
         self.settings = settings
         self.device = _choose_device(settings.device)
         network = fold_batchnorm(model.load_network())
-        self._layout = torch.channels_last_3d if model.preprocess.spatial_dims == 3 else torch.channels_last
-        self._network = network.to(self.device).to(memory_format=self._layout)
+        self._network = network.to(self.device)
         overlap = model.tiling.overlap if settings.overlap is None else settings.overlap
         self.scoring = Scoring(
             preprocess=model.preprocess,
@@ -123,25 +121,20 @@ class Segmenter:
         with _timed(steps, "label"):
             grid = strided_grid(prepared.grid, scoring.stride)
             labels = label_grid(scores, grid, volume.geometry, partial(report, "label"))
-        array = labels.numpy().astype(np.uint8 if len(scores) <= 256 else np.uint16)
-        values = np.array([0, *(label.value for label in self.model.labels)], dtype=array.dtype)
-        if not np.array_equal(values, np.arange(len(values))):
-            array = values[array]
+        array = self.model.label_values[labels.numpy()]
         return Segmentation(array, volume.geometry, self.model.labels, self._provenance(volume, started, steps))
 
     @torch.inference_mode()
     def _predict(self, tiles: Tensor) -> Tensor:
-        tiles = tiles.to(self.device).contiguous(memory_format=self._layout)
         autocast = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=autocast):
-            return self._network.logits(tiles)
+            return self._network.logits(tiles.to(self.device))
 
     def _provenance(self, volume: Volume, started: str, steps: list[Step]) -> Provenance:
         findings = list(volume.source.findings) if volume.source else []
-        if self.model.modalities and volume.modality not in self.model.modalities:
+        if self.model.modalities and volume.modality and volume.modality not in self.model.modalities:
             known = ", ".join(self.model.modalities)
-            found = volume.modality or "not known"
-            message = f"The modality is {found}; {self.model.name} was trained on {known} and may be wrong here."
+            message = f"The modality is {volume.modality}; {self.model.name} was trained on {known} only."
             findings.append(Finding("OTHER_MODALITY", message))
         return Provenance(
             bundle=self.model.name,

@@ -32,7 +32,7 @@ class Tiling:
     overlap: float = 0.5
 
     def __post_init__(self) -> None:
-        if len(self.window) != 3 or min(self.window) < 1:
+        if [size >= 1 for size in self.window] != [True] * 3:
             raise SettingsError(f"The window is {self.window}; give three sizes of at least 1.")
         if not 0 <= self.overlap < 1:
             raise SettingsError(f"The overlap is {self.overlap}; it must be at least 0 and below 1.")
@@ -70,7 +70,7 @@ def place_windows(shape: Size, tiling: Tiling, stride: Size = (1, 1, 1)) -> list
         count = 1 + math.ceil(max(0, size - window) / advance)
         last = size - window
         starts.append(sorted({round(i * last / max(1, count - 1) / step) * step for i in range(count)}))
-    return list(itertools.product(*starts))
+    return [(a, b, c) for a, b, c in itertools.product(*starts)]
 
 
 def blending_weight(window: Size, flat_axes: tuple[int, ...] = ()) -> Float[Tensor, "w0 w1 w2"]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import highdicom as hd
 import numpy as np
@@ -96,8 +96,8 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, options: SegOptions 
         GeometryError: if the labels do not lie on the source slices.
 
     Source:
-        DICOM PS3.3 section A.51 (Segmentation IOD), section C.8.20 (Segmentation modules) and section A.80
-        (Label Map Segmentation IOD).
+        DICOM PS3.3 section A.51 (Segmentation IOD) and section C.8.20 (Segmentation modules); Supplement 243 (Label
+        Map Segmentation).
     """
     options = options or SegOptions()
     files = _dicom_files(segmentation)
@@ -187,6 +187,9 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
     if options.segmentation_type == "labelmap":  # not by GDCM: it ends the process where rows times columns is odd
         dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     _settle(dataset, make_uid("dimensions", *job))
+    _name_sop_classes(
+        dataset, {part.SOPInstanceUID: uid for part, uid in zip(headers.slices, headers.sop_classes, strict=True)}
+    )
     if _zone(headers.slices[0]):
         dataset.TimezoneOffsetFromUTC = headers.slices[0].TimezoneOffsetFromUTC
     return dataset
@@ -202,10 +205,22 @@ def _settle(dataset: Dataset, dimension_uid: str) -> None:
             item.ContributionDateTime = f"{dataset.ContentDate}{dataset.ContentTime}"
 
 
-def _started(provenance: Provenance, header: Dataset) -> datetime.datetime:
+def _name_sop_classes(dataset: Dataset, class_of: Mapping[str, str]) -> None:
+    """Give every reference to a source slice the SOP class of that slice, where a stand-in was built on."""
+    references = [
+        *dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence,
+        *dataset.get("SourceImageSequence", []),
+    ]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        references.extend(frame.DerivationImageSequence[0].SourceImageSequence)
+    for reference in references:
+        reference.ReferencedSOPClassUID = class_of[reference.ReferencedSOPInstanceUID]
+
+
+def _started(provenance: Provenance, header: Dataset) -> dt.datetime:
     """When the run began, on the clock of the study if it names its offset from UTC."""
     try:
-        started = datetime.datetime.fromisoformat(provenance.started)
+        started = dt.datetime.fromisoformat(provenance.started)
     except ValueError as error:
         raise OutputError(
             f"The run began at {provenance.started!r}, which is no ISO 8601 time such as 2024-05-01T12:00:00+02:00."
@@ -214,10 +229,10 @@ def _started(provenance: Provenance, header: Dataset) -> datetime.datetime:
     return started.astimezone(zone) if zone and started.tzinfo else started
 
 
-def _zone(header: Dataset) -> datetime.tzinfo | None:
+def _zone(header: Dataset) -> dt.tzinfo | None:
     """The offset from UTC on which the times of the study are, or None if the study does not say."""
     try:
-        return datetime.datetime.strptime(str(header.get("TimezoneOffsetFromUTC")), "%z").tzinfo
+        return dt.datetime.strptime(str(header.get("TimezoneOffsetFromUTC")), "%z").tzinfo
     except ValueError:
         return None
 

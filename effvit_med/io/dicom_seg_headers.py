@@ -22,6 +22,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
+from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import DA, TM, DSfloat, format_number_as_ds, validate_value
 
 from effvit_med.errors import GeometryError, InputError
@@ -47,7 +48,8 @@ _WITHOUT_FREE_TEXT = frozenset({
     "ManufacturerModelName", "SoftwareVersions", "BodyPartExamined",
 })  # fmt: skip
 _NUMBERS = ("SliceThickness", "SpacingBetweenSlices")
-_SHARED_GROUPS = {0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040}
+_PATIENT_AND_STUDY_GROUPS = {0x0008, 0x0010, 0x0012, 0x0032, 0x0038}  # of other groups only the names above
+_KNOWN_CLASSES = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 _JITTER = 1e-3  # a difference of direction cosines; a thousandth is half a millimetre at the rim of a body
 _STEP_TOLERANCE = 0.01  # of a step between slices
 
@@ -59,10 +61,13 @@ class Headers:
     Attributes:
         slices: one data set per slice; the first also holds the patient and study attributes.
         notes: one sentence per kind of repair, without patient data.
+        sop_classes: the true SOP Class UID of each slice. The headers carry that of CT, MR or PET, since highdicom
+            cannot build on classes that it does not know, such as those of a de-identifier that changed all UIDs.
     """
 
     slices: tuple[Dataset, ...]
     notes: tuple[str, ...]
+    sop_classes: tuple[str, ...]
 
 
 def make_uid(*parts: str) -> str:
@@ -105,7 +110,10 @@ def read_headers(files: Sequence[SourceFile], geometry: Geometry, *, strip_free_
         _settle_geometry(slices, geometry, notes)
         first.pop("SpacingBetweenSlices", None)
         first.update(slices[0])
-    return Headers((first, *slices[1:]), tuple(notes))
+        sop_classes = tuple(str(part.SOPClassUID) for part in slices)
+        for part in (first, *slices):
+            part.SOPClassUID = part.SOPClassUID if part.SOPClassUID in _KNOWN_CLASSES else CTImageStorage
+    return Headers((first, *slices[1:]), tuple(notes), sop_classes)
 
 
 def _read(file: SourceFile, *, whole: bool) -> Dataset:
@@ -162,7 +170,8 @@ def _shared_part(dataset: Dataset, notes: list[str], *, strip_free_text: bool) -
     dropped = []
     for tag in list(dataset.keys()):
         name = keyword_for_tag(tag)
-        if not name or tag.group not in _SHARED_GROUPS or (strip_free_text and name not in _WITHOUT_FREE_TEXT):
+        whole_group = tag.group in _PATIENT_AND_STUDY_GROUPS and not strip_free_text
+        if not name or not (whole_group or name in _WITHOUT_FREE_TEXT):
             continue
         element = _element(dataset, tag)
         if element is None or element.VR not in dictionary_VR(tag) or not _is_valid(element):
@@ -197,7 +206,7 @@ def _is_valid(element: DataElement) -> bool:
         inner = [_element(item, tag) for item in value for tag in list(item.keys())]
         return all(each is not None and _is_valid(each) for each in inner)
     try:
-        for one in value if isinstance(value, MultiValue) else [value]:
+        for one in value if isinstance(value, (list, MultiValue)) else [value]:
             if one in (None, ""):
                 continue
             if element.VR in ("DA", "TM"):

@@ -30,6 +30,9 @@ MAX_BYTES = 32 * 2**30
 AFFINE_TOLERANCE = 0.1
 """sform and qform may place a corner this part of a voxel apart; headers hold float32."""
 
+PIXDIM_TOLERANCE = 0.01
+"""Voxel sizes in the header may differ from those of the affine by this part; the affine decides."""
+
 SHEAR_TOLERANCE_DEGREES = 0.01
 """A qform cannot hold shear; beyond this angle only the sform is written."""
 
@@ -148,9 +151,11 @@ def read_nifti(path: Path, case_id: str = "") -> Volume:
 
 
 def write_nifti(segmentation: Segmentation, path: Path) -> None:
-    """Write labels on the grid and in the axis order of the scan, and beside them what the values mean.
+    """Write labels on the grid of the scan, and beside them what the values mean.
 
-    The table goes to ``<name>.labels.json`` in the same folder. The same labels give the same bytes.
+    The axes stand in the order of the scan's file; labels of a DICOM series in the order that NIfTI tools give such
+    a series: column, row, slice. The table goes to ``<name>.labels.json`` in the same folder. The same labels give
+    the same bytes.
 
     Args:
         segmentation: labels with their grid.
@@ -164,7 +169,10 @@ def write_nifti(segmentation: Segmentation, path: Path) -> None:
         The NIfTI-1 header, nifti1.h: method 2 (qform) and 3 (sform); intent code 1002, label.
     """
     path = Path(path)
-    image = _make_image(segmentation.labels, segmentation.geometry, path)
+    labels, geometry, source = segmentation.labels, segmentation.geometry, segmentation.provenance.source
+    if source is not None and source.kind == "DICOM":
+        labels, geometry = labels.transpose(2, 1, 0), geometry.permuted((2, 1, 0))
+    image = _make_image(labels, geometry, path)
     image.header.set_intent(_LABEL_INTENT)
     _write_image(image, path)
     write_json(labels_path(path), {"notice": NOT_FOR_CLINICAL_USE, "labels": segmentation.table.to_dicts()})
@@ -223,7 +231,9 @@ def _open_stream(file: BinaryIO) -> BinaryIO:
 def _read_header(stream: BinaryIO, path: Path) -> Any:
     """The NIfTI-1 or NIfTI-2 header at the start of a stream."""
     try:
-        start = stream.read(540)
+        start = stream.read(348)
+        if 540 in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")):
+            start += stream.read(540 - 348)
     except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path.name} cannot be unpacked: {error}.") from error
     if not start:
@@ -277,6 +287,7 @@ def _choose_affine(
     header: Any, shape: tuple[int, int, int], path: Path
 ) -> tuple[npt.NDArray[np.float64], list[Finding]]:
     """The RAS affine: the sform if set and usable, else the qform, else a guess from the voxel sizes."""
+    rank = min(3, int(header["dim"][0]))
     affines: dict[str, npt.NDArray[np.float64]] = {}
     findings: list[Finding] = []
     for name, code, get in (("sform", "sform_code", header.get_sform), ("qform", "qform_code", header.get_qform)):
@@ -296,7 +307,12 @@ def _choose_affine(
             message = f"{path.name}: sform and qform place voxels up to {apart:.3g} mm apart; the sform was taken."
             findings.append(Finding("AFFINES_DIFFER", message))
     if affines:
-        return next(iter(affines.values())), findings
+        affine = next(iter(affines.values()))
+        lengths, declared = np.linalg.norm(affine[:3, :3], axis=0), np.abs(header["pixdim"][1 : 1 + rank])
+        if not np.allclose(declared, lengths[:rank], rtol=PIXDIM_TOLERANCE):
+            message = f"{path.name}: pixdim says {declared.tolist()} mm, the affine {lengths.round(4).tolist()} mm."
+            findings.append(Finding("PIXDIM_DIFFERS", f"{message} The affine was taken."))
+        return affine, findings
     if findings:
         message = f"{path.name}: neither sform nor qform is a usable matrix."
         raise RefusedError("BAD_GEOMETRY", message, "Correct its sform and qform.")

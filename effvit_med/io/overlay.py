@@ -166,7 +166,7 @@ def _draw_sides(draw: ImageDraw.ImageDraw, letters: Sequence[str], row_height: i
     middle = row_height // 2
     _write(draw, (6, middle), letters[0], 18, _MARK, anchor="lm")
     _write(draw, (_TILE - 6, middle), letters[1], 18, _MARK, anchor="rm")
-    _write(draw, (_TILE // 2, 6), letters[2], 14, _FAINT, anchor="ma")
+    _write(draw, (_TILE // 2, 6), letters[2], 15, _MARK, anchor="ma")
 
 
 def _draw_frame(picture: Image.Image, volume: Volume, segmentation: Segmentation) -> None:
@@ -242,4 +242,12 @@ def _shorten(text: str, length: int) -> str:
 def _write(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, colour: Colour, *, anchor: str
 ) -> None:
-    draw.text(place, text, fill=colour, font=ImageFont.load_default(size), anchor=anchor)
+    draw.text(
+        place,
+        text,
+        fill=colour,
+        font=ImageFont.load_default(size),
+        anchor=anchor,
+        stroke_width=2,
+        stroke_fill=_TILE_COLOUR,
+    )

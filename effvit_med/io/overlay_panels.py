@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ CT_WINDOW_HU = (40.0, 400.0)
 _DISPLAY = "SPL"  # slices to the head, rows to the back, columns to the left: an axial slice as it is looked at
 _MARGIN_MM = 30.0
 _FINE = 2  # pictures are drawn this much larger and then shrunk, which makes outlines smooth
-_FILL = 0.28
+_FILL = 0.34
 _OUTLINE = 3
 _PERCENTILES = (1, 99)
 
@@ -70,13 +70,14 @@ def make_stack(volume: Volume, segmentation: Segmentation) -> DisplayStack:
         The stack, with a window that suits the modality: soft tissue for CT, else the 1st to 99th percentile.
     """
     axes, flips = volume.geometry.reorienting(_DISPLAY)
-    turned = [np.flip(array.transpose(axes), np.flatnonzero(flips)) for array in (volume.array, segmentation.labels)]
+    turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
     largest = max((label.value for label in segmentation.table), default=0)
     colours = np.zeros((largest + 1, 3), np.uint8)
     for label in segmentation.table:
         colours[label.value] = label.colour
     geometry = volume.geometry.reoriented(_DISPLAY)
-    return DisplayStack(turned[0], turned[1], geometry, _window(volume), colours)
+    array, labels = volume.array.transpose(axes)[turn], segmentation.labels.transpose(axes)[turn]
+    return DisplayStack(array, labels, geometry, _window(volume), colours)
 
 
 def find_box(stack: DisplayStack) -> Box:
@@ -99,7 +100,7 @@ def find_centre(stack: DisplayStack) -> tuple[int, int, int]:
     for axis in range(3):
         counts = np.count_nonzero(stack.labels, axis=tuple({0, 1, 2} - {axis}))
         middle = (stack.geometry.shape[axis] - 1) / 2
-        centre.append(int(round(np.average(np.arange(len(counts)), weights=counts) if counts.any() else middle)))
+        centre.append(int(np.average(np.arange(len(counts)), weights=counts) if counts.any() else middle))
     return centre[0], centre[1], centre[2]
 
 
@@ -127,7 +128,9 @@ def draw_plane(stack: DisplayStack, box: Box, axis: int, index: int, pixels: tup
     values = np.take(stack.array, index, axis)
     labels = np.take(stack.labels, index, axis)[np.ix_(shown[0], shown[1])]
     grey = _to_grey(values[box_slices(box, axis)], stack.window)
-    grey = np.asarray(Image.fromarray(_even(grey, stack.geometry, box, axis)).resize((width, height), Image.Resampling.BICUBIC))
+    grey = np.asarray(
+        Image.fromarray(_even(grey, stack.geometry, box, axis)).resize((width, height), Image.Resampling.BICUBIC)
+    )
     if axis != AXIAL:  # rows of the stack go up to the head, rows of a picture go down
         grey, labels = grey[::-1], labels[::-1]
     colours = stack.colours[labels].astype(np.float32)

@@ -114,7 +114,7 @@ class HighResolutionDecoder(nn.Module):
     At each step the deeper map is narrowed by a point convolution, interpolated linearly, added to the point-projected
     finer map, and refined by residual blocks. At full size the finer map is the image. Where there are many voxels and
     few channels the blocks are single dense convolutions: at 96^3 and 16 channels one costs 1.6 times what a depthwise
-    and a point convolution cost on a CPU, for 11 times the products. Where there are few voxels they are MBConvs.
+    and a point convolution cost on a CPU, for 10 times the products. Where there are few voxels they are MBConvs.
 
     Args:
         style: what all blocks share.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +33,7 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
         OutputError: if the file cannot be written.
 
     Examples:
+        >>> import tempfile
         >>> from effvit_med.networks import build_network
         >>> folder = tempfile.TemporaryDirectory()
         >>> path = Path(folder.name) / "weights.safetensors"
@@ -45,17 +46,15 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     content = save(tensors, metadata=dict(metadata or {}))
-    temporary = None
+    temporary = path.with_name(f".{secrets.token_hex(4)}.part-{path.name}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise OutputError(
             f"The weights cannot be written to {path}: {error}. Check the folder and its space."
         ) from error

@@ -37,7 +37,8 @@ def write_phantom_dataset(folder: str | Path, training: Iterable[int], validatio
         SettingsError: if a seed is in both lists, or negative.
         OutputError: if the files cannot be written.
     """
-    folder, training, validation = Path(folder), list(training), list(validation)
+    folder = Path(folder)
+    training, validation = list(training), list(validation)
     shared = sorted(set(training) & set(validation))
     if shared:
         raise SettingsError(f"The seeds {shared} are in training and in validation; a case belongs to one of them.")
@@ -49,7 +50,12 @@ def write_phantom_dataset(folder: str | Path, training: Iterable[int], validatio
             _write_case(folder, seed, names)
         rows[part].append(names)
     labels = {"0": "background", **{str(value): name for value, name in STRUCTURES.items()}}
-    document = {"name": "effvit-med abdominal CT phantoms", "modality": {"0": "CT"}, "labels": labels, **rows}
+    document: dict[str, Any] = {
+        "name": "effvit-med abdominal CT phantoms",
+        "modality": {"0": "CT"},
+        "labels": labels,
+        **rows,
+    }
     document["numTraining"] = len(rows["training"])
     write_json(folder / "dataset.json", document)
     return folder / "dataset.json"
@@ -97,7 +103,8 @@ def _write_case(folder: Path, seed: int, names: dict[str, str]) -> None:
     rng = np.random.default_rng([seed, 9])
     thickness_mm = float(rng.choice([2.0, 2.5, 3.0, 4.0, 5.0]))
     pixel_mm = float(rng.uniform(1.6, 2.6))
-    shape = (round(rng.uniform(210, 300) / thickness_mm), *[round(rng.uniform(370, 420) / pixel_mm)] * 2)
+    slices, across = round(rng.uniform(210, 300) / thickness_mm), round(rng.uniform(370, 420) / pixel_mm)
+    shape = (slices, across, across)
     case = make_case(seed, spacing_mm=(thickness_mm, pixel_mm, pixel_mm), shape=shape)
     geometry = Geometry(case.affine_lps, shape)
     for kind, array in (("image", case.hu), ("label", case.labels)):

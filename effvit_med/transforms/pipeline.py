@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,8 +84,7 @@ def prepare(volume: Volume, settings: Preprocess) -> Prepared:
         GeometryError: if the orientation does not name three different patient axes.
     """
     grid = network_grid(volume.geometry, settings.orientation, settings.spacing_mm)
-    scan = torch.from_numpy(volume.array)
-    values = resample(scan, volume.geometry, grid, fill=float(volume.array.min()))
+    values = resample(_as_tensor(volume.array), volume.geometry, grid, fill=float(volume.array.min()))
     return Prepared(scale_intensity(values, settings.intensity)[None], grid)
 
 
@@ -108,10 +108,16 @@ def prepare_labels(
     result = torch.zeros(grid.shape, dtype=torch.uint8)
     best = torch.zeros(grid.shape)
     for value in np.flatnonzero(np.bincount(labels.ravel())):
-        share = resample(torch.from_numpy(labels == value), geometry, grid, fill=float(value == 0))
+        share = resample(_as_tensor(labels == value), geometry, grid, fill=float(value == 0))
         result[share > best] = int(value)
         best = torch.maximum(best, share)
     return result, grid
+
+
+def _as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """An array as a tensor without a copy where torch knows its type and strides."""
+    known = array.dtype in (np.bool_, np.uint8, np.int16, np.int32, np.float32) and array.dtype.isnative
+    return torch.from_numpy(np.ascontiguousarray(array if known else array.astype(np.float32)))
 
 
 def stack_neighbours(

@@ -67,8 +67,7 @@ class _Moments:
 
     @classmethod
     def empty(cls, size: int) -> _Moments:
-        zeros = [np.zeros(size) for _ in range(3)]
-        return cls(*zeros, np.full(size, np.inf), np.full(size, -np.inf))
+        return cls(np.zeros(size), np.zeros(size), np.zeros(size), np.full(size, np.inf), np.full(size, -np.inf))
 
     def add(self, labels: npt.NDArray[np.unsignedinteger], values: npt.NDArray[np.float64]) -> None:
         """Take in one slice: ``labels`` and ``values`` of its voxels, both (n,), in any order."""
@@ -117,7 +116,7 @@ def measure(volume: Volume, segmentation: Segmentation) -> tuple[Measurement, ..
         >>> labels[0, 2:4, 2:7] = 1
         >>> made = Provenance("example", "1", "", {}, {}, "cpu", "2024-01-01T00:00:00+00:00")
         >>> liver = measure(scan, Segmentation(labels, scan.geometry, table, made))[0]
-        >>> liver.voxels, liver.volume_ml, liver.mean, liver.unit, liver.cut_by_field_of_view
+        >>> liver.voxels, round(liver.volume_ml, 4), liver.mean, liver.unit, liver.cut_by_field_of_view
         (10, 0.05, 40.0, 'HU', True)
     """
     distance = volume.geometry.max_distance_mm(segmentation.geometry)

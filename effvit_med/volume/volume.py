@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +86,16 @@ class Volume:
             raise GeometryError(f"The array has shape {self.array.shape}, its geometry {self.geometry.shape}.")
         if not np.issubdtype(self.array.dtype, np.number) or np.iscomplexobj(self.array):
             raise GeometryError(f"The array has type {self.array.dtype}; a volume holds real numbers.")
+
+    def reoriented(self, orientation: str) -> Volume:
+        """The same scan with its axes transposed and flipped; the array is a view.
+
+        Args:
+            orientation: letters towards which the axes shall grow, such as ``"SPL"``.
+
+        Raises:
+            GeometryError: if the letters do not name three different patient axes.
+        """
+        axes, flips = self.geometry.reorienting(orientation)
+        array = np.flip(self.array.transpose(axes), tuple(axis for axis in range(3) if flips[axis]))
+        return replace(self, array=array, geometry=self.geometry.reoriented(orientation))

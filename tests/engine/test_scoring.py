@@ -39,7 +39,7 @@ def test_the_middle_slice_of_a_stack_is_what_is_labelled(size, neighbours: int) 
     assert torch.allclose(scores, values, atol=1e-5)
 
 
-@given(sizes)
+@given(st.tuples(*[st.integers(2, 21)] * 3))
 def test_a_coarse_output_has_one_value_per_block(size) -> None:
     """At output stride 2 there are ceil(n / 2) scores along each axis, each the mean of its block."""
     values = torch.randn(1, *size)

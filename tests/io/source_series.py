@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -35,7 +35,9 @@ SPLEEN = Label(7, "spleen", Code("78961009", "Spleen"), colour=(200, 60, 160))
 TABLE = LabelTable((LIVER, LEFT, RIGHT, SPLEEN))
 
 
-def axial(shape: tuple[int, int, int] = (5, 12, 10), spacing_mm: tuple[float, float, float] = (3.0, 0.9, 0.7)) -> Geometry:
+def axial(
+    shape: tuple[int, int, int] = (5, 12, 10), spacing_mm: tuple[float, float, float] = (3.0, 0.9, 0.7)
+) -> Geometry:
     """A supine axial grid with the slices going up."""
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]]) * spacing_mm
@@ -82,7 +84,7 @@ def segment(volume: Volume, labels: np.ndarray, table: LabelTable = TABLE) -> Se
         settings={"preset": "l1", "tta": False},
         versions={"torch": "2.13.0", "effvit-med": "0.1.0"},
         device="cpu",
-        started=datetime.datetime(2024, 5, 1, 12, 30, tzinfo=datetime.timezone.utc).isoformat(),
+        started=dt.datetime(2024, 5, 1, 12, 30, tzinfo=dt.UTC).isoformat(),
         source=volume.source,
     )
     return Segmentation(labels, volume.geometry, table, provenance)

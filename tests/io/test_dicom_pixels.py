@@ -246,7 +246,7 @@ def test_missing_decoder_is_told(tmp_path: Path) -> None:
     """An encoding that nothing decodes is refused as such, naming encoding and file."""
 
     def claim(_: int, dataset: Dataset) -> None:
-        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.110"  # JPEG XL
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"  # MPEG2
         dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x0a" * 10])
         dataset["PixelData"].is_undefined_length = True
 

@@ -113,7 +113,7 @@ def right_angled_rows(geometry: Geometry) -> Geometry:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_regular_series_is_read_as_one_volume_in_place(tmp_path: Path, kind: str) -> None:
-    """highdicom's own volume reader finds the labels on the source grid."""
+    """The volume reader of highdicom finds the labels on the source grid."""
     volume = write_series(tmp_path, axial())
     segmentation = segment(volume, random_labels(volume.geometry.shape))
     write_dicom_seg(segmentation, tmp_path / "seg.dcm", SegOptions(kind))
@@ -182,9 +182,9 @@ def test_wrong_slice_distance_in_the_header_is_not_copied(tmp_path: Path) -> Non
 
 
 MISSING = [
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
-    "ReferringPhysicianName", "Modality", "SliceThickness", "PositionReferenceIndicator", "SpecificCharacterSet",
-    "Manufacturer",
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName", "Modality", "SliceThickness", "PositionReferenceIndicator",
+    "SpecificCharacterSet", "Manufacturer",
 ]  # fmt: skip
 
 
@@ -244,6 +244,27 @@ def test_missing_frame_of_reference_is_made_from_the_series(tmp_path: Path) -> N
     notes = write_dicom_seg(segmentation, tmp_path / "seg.dcm")
     assert any("FrameOfReferenceUID" in note for note in notes)
     assert pydicom.dcmread(tmp_path / "seg.dcm").FrameOfReferenceUID.startswith("2.25.")
+
+
+@pytest.mark.parametrize("uid", ["1.2.111.10008.2.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.12.2"])
+def test_class_of_the_source_that_highdicom_cannot_build_on_is_referred_to(tmp_path: Path, uid: str) -> None:
+    """An unknown or unusual SOP class is no obstacle, and every reference names it as it is."""
+    volume = write_series(tmp_path, axial(), lambda k, dataset: setattr(dataset, "SOPClassUID", uid))
+    write_dicom_seg(segment(volume, random_labels(volume.geometry.shape)), tmp_path / "seg.dcm")
+    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
+    classes = [element.value for element in dataset.iterall() if element.keyword == "ReferencedSOPClassUID"]
+    assert len(classes) == 2 * 5 + int(dataset.NumberOfFrames)
+    assert set(classes) == {uid}
+
+
+def test_lists_of_numbers_are_no_reason_to_complain(tmp_path: Path) -> None:
+    """A valid header gives no note."""
+
+    def add(k: int, dataset: Dataset) -> None:
+        dataset.AcquisitionMatrix, dataset.EthnicGroup, dataset.PatientAge = [80, 0, 0, 80], "none", "050Y"
+
+    volume = write_series(tmp_path, axial(), add)
+    assert write_dicom_seg(segment(volume, random_labels(volume.geometry.shape)), tmp_path / "seg.dcm") == ()
 
 
 def test_names_in_other_scripts_survive(tmp_path: Path) -> None:
@@ -393,7 +414,7 @@ def errors_of(path: Path) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 def test_independent_checker_finds_no_error_in_binary(tmp_path: Path) -> None:
-    """dciodvfy has nothing to complain about in a binary file."""
+    """The checker dciodvfy has nothing to complain about in a binary file."""
     volume = write_series(tmp_path, axial())
     write_dicom_seg(segment(volume, random_labels(volume.geometry.shape)), tmp_path / "seg.dcm")
     assert errors_of(tmp_path / "seg.dcm") == []
@@ -401,7 +422,7 @@ def test_independent_checker_finds_no_error_in_binary(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 def test_independent_checker_knows_only_two_complaints_about_labelmap(tmp_path: Path) -> None:
-    """dciodvfy of 2022 does not know the label map object; it complains of that and of segment number 0 only."""
+    """The dciodvfy of 2022 does not know the label map object; it complains of that and of segment number 0 only."""
     volume = write_series(tmp_path, axial())
     segmentation = segment(volume, random_labels(volume.geometry.shape))
     write_dicom_seg(segmentation, tmp_path / "seg.dcm", SegOptions("labelmap"))
@@ -517,7 +538,7 @@ def test_frame_moved_after_building_is_found(tmp_path: Path) -> None:
     write_dicom_seg(segment(volume, random_labels(volume.geometry.shape)), tmp_path / "seg.dcm")
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
     dataset.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0].ImagePositionPatient[0] += 0.02
-    with pytest.raises(GeometryError, match="frame 3 lies at .* its source slice"):
+    with pytest.raises(GeometryError, match=r"frame 3 lies at .* its source slice"):
         check_positions(dataset, volume.geometry, read_headers(volume.source.files, volume.geometry).slices)
 
 

@@ -147,8 +147,8 @@ def test_different_images_at_one_position_are_always_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("tag", "values"), [
-    ("TemporalPositionIdentifier", [1, 2, 10]), ("DiffusionBValue", [0.0, 50.0, 800.0]), ("EchoTime", [10.0, 30.0, 90.0]),
-    ("AcquisitionNumber", [1, 2, 3]), ("TriggerTime", [0.0, 40.0, 80.0]),
+    ("TemporalPositionIdentifier", [1, 2, 10]), ("DiffusionBValue", [0.0, 50.0, 800.0]),
+    ("EchoTime", [10.0, 30.0, 90.0]), ("AcquisitionNumber", [1, 2, 3]), ("TriggerTime", [0.0, 40.0, 80.0]),
 ])  # fmt: skip
 def test_phases_are_split(tmp_path: Path, tag: str, values: list[float]) -> None:
     """Volumes that one attribute tells apart become a case each, never interleaved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -46,16 +47,13 @@ def test_channels_below_one_are_refused() -> None:
         build_network(2, 1, 0)
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 16, 16), (1, 1, 16, 16, 16), (1, 16, 16)])
-def test_image_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("spatial_dims", "shape"), [(2, (1, 2, 16, 16)), (2, (1, 1, 16, 16, 16)), (3, (1, 1, 16, 16)), (3, (1, 2, 8, 8, 8))]
+)
+def test_image_of_another_shape_is_refused(spatial_dims: int, shape: tuple[int, ...]) -> None:
     """An image with other channels or axes is refused by its shape."""
-    if len(shape) == 3:
-        shape = (1, *shape)  # one channel of one row short of a volume
-        network = _network(3)
-    else:
-        network = _network()
-    with pytest.raises(SettingsError, match=r"The image has the shape \(1, "):
-        network(torch.zeros(shape))
+    with pytest.raises(SettingsError, match=re.escape(f"The image has the shape {shape}; this network takes")):
+        _network(spatial_dims)(torch.zeros(shape))
 
 
 def test_network_says_what_it_takes_and_gives() -> None:

@@ -1,0 +1,143 @@
+"""Facts about `effvit_med.engine.batch`: from a path to a folder of results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from effvit_med.engine import Job, Segmenter, Settings, read_model, segment_input
+from effvit_med.errors import CancelledError, InputError, OutputError
+from effvit_med.io import ReadOptions
+
+
+@pytest.fixture(name="segmenter", scope="module")
+def _segmenter(tiny_bundle: Path) -> Segmenter:
+    return Segmenter(read_model(tiny_bundle), Settings(device="cpu"))
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_series_gives_all_outputs(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """A DICOM series becomes SEG, NIfTI, tables, picture and record in a folder of its own."""
+    result = segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job())
+    (case,) = result.cases
+    assert result.exit_code == 0
+    assert _files(tmp_path / case.case_id) == {
+        "segmentation.seg.dcm", "segmentation.nii.gz", "segmentation.labels.json", "measurements.csv",
+        "measurements.json", "overlay.png", "record.json",
+    }  # fmt: skip
+    assert all(path.is_file() for path in case.outputs.values())
+
+
+def test_nothing_but_whole_cases_lies_in_the_output(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """No temporary file or folder is left behind."""
+    segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job(output_types=("nifti",)))
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".") or "part" in path.name]
+
+
+def test_the_record_lists_the_outputs_with_their_hashes(
+    segmenter: Segmenter, sample_data: Path, tmp_path: Path
+) -> None:
+    """record.json names each file with its SHA-256, every input file with its own, and is not for clinical use."""
+    (case,) = segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job()).cases
+    record = json.loads(case.outputs["record"].read_text(encoding="utf-8"))
+    text = json.dumps(record)
+    assert "Not for clinical use" in text
+    assert len(record["source"]["files"]) == len(list((sample_data / "ct_nonsquare").glob("*")))
+    assert all(len(file["sha256"]) == 64 for file in record["source"]["files"])
+    assert {"segmentation.seg.dcm", "overlay.png"} <= {Path(name).name for name in _values(record["outputs"])}
+
+
+def _values(node: object) -> list[str]:
+    if isinstance(node, dict):
+        return [text for value in node.values() for text in _values(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in _values(value)]
+    return [str(node)]
+
+
+def test_a_missing_slice_is_refused_and_named(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """A series with a gap is refused with exit code 3, and the message says what to do."""
+    result = segment_input(sample_data / "ct_missing_slice", tmp_path, segmenter, Job())
+    assert result.exit_code == 3
+    assert result.cases[0].code == "MISSING_SLICES"
+    assert "gaps" in result.cases[0].message
+    assert not _files(tmp_path)
+
+
+def test_a_missing_slice_is_segmented_when_asked(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """With the remedy the series is segmented, and the record keeps the finding."""
+    job = Job(read=ReadOptions(allow=frozenset({"gaps"})))
+    result = segment_input(sample_data / "ct_missing_slice", tmp_path, segmenter, job)
+    assert result.exit_code == 0
+    assert "MISSING_SLICES" in {finding.code for finding in result.cases[0].findings}
+    assert "dicom-seg" in result.cases[0].outputs
+
+
+def test_one_refused_case_does_not_stop_the_others(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """A folder with a good and a refused series gives the good one and exit code 3."""
+    source = tmp_path / "in"
+    for name in ("ct_nonsquare", "ct_missing_slice"):
+        shutil.copytree(sample_data / name, source / name)
+    result = segment_input(source, tmp_path / "out", segmenter, Job())
+    assert sorted(case.status for case in result.cases) == ["refused", "segmented"]
+    assert result.exit_code == 3
+
+
+def test_a_dicom_seg_of_a_nifti_file_is_refused(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """A DICOM SEG needs DICOM headers; the message says so."""
+    result = segment_input(sample_data / "nifti" / "ct.nii.gz", tmp_path, segmenter, Job(output_types=("dicom-seg",)))
+    assert result.cases[0].code == "NO_DICOM_SOURCE"
+
+
+def test_what_lies_in_the_output_folder_stays(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """A second run replaces its own files and leaves the user's notes alone."""
+    job = Job(output_types=("nifti",))
+    (case,) = segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, job).cases
+    note = tmp_path / case.case_id / "notes.txt"
+    note.write_text("mine")
+    segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, job)
+    assert note.read_text() == "mine"
+
+
+def test_an_empty_folder_is_an_error(segmenter: Segmenter, tmp_path: Path) -> None:
+    """Nothing to segment is an error that names the folder."""
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="in"):
+        segment_input(tmp_path / "in", tmp_path / "out", segmenter, Job())
+
+
+def test_an_output_that_is_a_file_is_an_error(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """A file where the output folder should be is named."""
+    blocked = tmp_path / "out"
+    blocked.write_text("")
+    with pytest.raises(OutputError, match="out"):
+        segment_input(sample_data / "ct_nonsquare", blocked, segmenter, Job())
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_leaves_nothing_half_written(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """When the disk is full the run stops with one clear error, and no file is left."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64k tmpfs {disk} 2>/dev/null") != 0:
+        pytest.skip("this machine does not let tests mount a small disk")
+    try:
+        with pytest.raises(OutputError, match=r"disk is full|No space left"):
+            segment_input(sample_data / "ct_nonsquare", disk, segmenter, Job())
+        assert not list(disk.rglob("*"))
+    finally:
+        os.system(f"umount {disk}")
+
+
+def test_stopping_leaves_nothing_half_written(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """A run that is stopped in its first case leaves an empty output folder."""
+    with pytest.raises(CancelledError):
+        segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job(), cancelled=lambda: True)
+    assert not list(tmp_path.iterdir())

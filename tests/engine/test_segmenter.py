@@ -1,0 +1,105 @@
+"""Facts about `effvit_med.engine.segmenter`, on a tiny network with random weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effvit_med.engine import Segmenter, Settings, read_model, segment
+from effvit_med.errors import CancelledError, SettingsError
+from effvit_med.training.phantom import make_case
+from effvit_med.volume import Geometry, Volume
+from tests.geometries import ORIENTATIONS
+
+CASE = make_case(3, spacing_mm=(8.0, 6.0, 6.0), shape=(20, 60, 60))
+SCAN = Volume(CASE.hu, Geometry(CASE.affine_lps, (20, 60, 60)), "CT")
+
+
+@pytest.fixture(name="segmenter", scope="module")
+def _segmenter(tiny_bundle: Path) -> Segmenter:
+    return Segmenter(read_model(tiny_bundle), Settings(device="cpu"))
+
+
+def test_labels_lie_on_the_scans_own_grid(tiny_bundle: Path) -> None:
+    """The segmentation has the shape and the geometry of the scan."""
+    result = segment(SCAN, tiny_bundle, Settings(device="cpu"))
+    assert result.geometry == SCAN.geometry
+    assert result.labels.any()
+
+
+@settings(max_examples=8)
+@given(orientation=st.sampled_from(ORIENTATIONS))
+def test_how_the_array_is_stored_does_not_change_the_labels(segmenter: Segmenter, orientation: str) -> None:
+    """A scan stored in any of the 48 orientations gets the same label at the same place in the patient."""
+    plain = segmenter.segment(SCAN)
+    turned = segmenter.segment(SCAN.reoriented(orientation))
+    back = Volume(turned.labels, turned.geometry).reoriented(SCAN.geometry.orientation)
+    assert np.mean(back.array == plain.labels) > 0.999
+
+
+def test_two_runs_give_the_same_labels_and_identity(segmenter: Segmenter) -> None:
+    """The same job gives the same labels and the same identity."""
+    first, second = segmenter.segment(SCAN), segmenter.segment(SCAN)
+    assert np.array_equal(first.labels, second.labels)
+    assert first.provenance.identity() == second.provenance.identity()
+
+
+def test_the_batch_size_does_not_change_the_labels(tiny_bundle: Path, segmenter: Segmenter) -> None:
+    """Tiles alone or four at a time are labelled alike."""
+    four = Segmenter(read_model(tiny_bundle), Settings(device="cpu", batch_size=4))
+    assert np.mean(four.segment(SCAN).labels == segmenter.segment(SCAN).labels) > 0.9999
+
+
+def test_the_record_says_how_the_labels_were_made(segmenter: Segmenter) -> None:
+    """Weights, settings, device, versions and timed steps are in the record."""
+    provenance = segmenter.segment(SCAN).provenance
+    assert provenance.weights_sha256 == segmenter.model.weights_sha256
+    assert provenance.settings["overlap"] == 0.5
+    assert provenance.device == "cpu"
+    assert provenance.versions["torch"]
+    assert [step.name for step in provenance.steps] == ["prepare", "network", "label"]
+
+
+def test_another_modality_is_a_finding(segmenter: Segmenter) -> None:
+    """A CT model on an MR scan runs, and the record says so."""
+    findings = segmenter.segment(replace(SCAN, modality="MR")).provenance.findings
+    assert [finding.code for finding in findings] == ["OTHER_MODALITY"]
+
+
+def test_cancel_stops_the_run(segmenter: Segmenter) -> None:
+    """When the caller says stop, the run stops in the phase it is in."""
+    asked = iter([False, False, False, True])
+    with pytest.raises(CancelledError, match="during network"):
+        segmenter.segment(SCAN, cancelled=lambda: next(asked))
+
+
+def test_progress_goes_through_the_phases(segmenter: Segmenter) -> None:
+    """Progress is told for preparing, the network and labelling, each up to its end."""
+    calls: list[tuple[str, int, int]] = []
+    segmenter.segment(SCAN, progress=lambda *call: calls.append(call))
+    ends = {phase: done == total for phase, done, total in calls}
+    assert ends == {"prepare": True, "network": True, "label": True}
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "mps:7"])
+def test_a_device_that_is_not_there_is_named(tiny_bundle: Path, device: str) -> None:
+    """The error names the device and what can be used."""
+    with pytest.raises(SettingsError, match=f"'{device}'.*cpu"):
+        Segmenter(read_model(tiny_bundle), Settings(device=device))
+
+
+def test_a_scan_of_one_slice_is_segmented(segmenter: Segmenter) -> None:
+    """A volume of a single slice works."""
+    scan = Volume(CASE.hu[:1], Geometry(CASE.affine_lps, (1, 60, 60)), "CT")
+    assert segmenter.segment(scan).labels.shape == (1, 60, 60)
+
+
+def test_bfloat16_agrees_with_float32(tiny_bundle: Path, segmenter: Segmenter) -> None:
+    """Half the bits, nearly the same labels."""
+    half = Segmenter(read_model(tiny_bundle), Settings(device="cpu", precision="bfloat16"))
+    assert np.mean(half.segment(SCAN).labels == segmenter.segment(SCAN).labels) > 0.9
