@@ -1,6 +1,6 @@
 """How long our networks take beside MONAI's: CPU seconds for one full-resolution output, on one thread.
 
-Run from the repository's root: ``python benchmarks/networks.py`` (``--quick`` for fewer repeats). All networks get the
+Run from the repository's root: ``python -m benchmarks.networks`` (``--quick`` for fewer repeats). All networks get the
 same image in one process and take turns, so that a busy machine slows them alike; the median of the process's CPU time
 is kept, not wall time. The weights are random: this says nothing of accuracy. Needs the ``train`` extra, for MONAI.
 """
@@ -8,21 +8,18 @@ is kept, not wall time. The weights are random: this says nothing of accuracy. N
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.report import describe_circumstances, make_table, write_report
 from effvit_med.networks import build_network, fold_batchnorm
 
-RESULTS = Path(__file__).parent / "results"
 OUT_CHANNELS = 7
 SIZES = {3: (96, 96, 96), 2: (512, 512)}
 REFERENCE = "EfficientViT-B0, stride 1"
@@ -142,35 +139,36 @@ def to_markdown(measurements: list[Measurement], repeats: int) -> str:
         "",
         (
             f"One thread, float32, 1 channel in, {OUT_CHANNELS} classes out, batch 1; median process CPU time of "
-            f"{repeats} interleaved repeats (smallest to largest); torch {torch.__version__}, {platform.machine()}. "
-            "Ours with batch normalisation folded. Random weights: cost only, no accuracy."
+            f"{repeats} interleaved repeats (smallest to largest). Ours with batch normalisation "
+            "folded. Random weights: cost only, no accuracy."
         ),
     ]
     for size in dict.fromkeys(each.size for each in measurements):
-        lines += ["", f"## {' x '.join(map(str, size))}", "", "| network | parameters | CPU s | times ours |"]
-        lines += ["|---|---:|---:|---:|"]
-        lines += [
-            f"| {each.network} | {each.parameters / 1e6:.2f} M | {each.cpu_seconds:.3f} ({each.fastest_seconds:.3f} to "
-            f"{each.slowest_seconds:.3f}) | {each.ratio:.1f} |"
+        rows = [
+            [
+                each.network,
+                f"{each.parameters / 1e6:.2f} M",
+                f"{each.cpu_seconds:.3f} ({each.fastest_seconds:.3f} to {each.slowest_seconds:.3f})",
+                f"{each.ratio:.1f}",
+            ]
             for each in measurements
             if each.size == size
         ]
-    return "\n".join(lines) + "\n"
+        lines += ["", f"## {' x '.join(map(str, size))}", ""]
+        lines += [make_table(["network", "parameters", "CPU s", "times ours"], rows)]
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measures at both sizes, prints the tables and writes them beside this file."""
+    """Measures at both sizes, prints the tables and writes them into results/."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2 repeats instead of 7")
     repeats = 2 if parser.parse_args().quick else 7
     torch.set_num_threads(1)
+    made = describe_circumstances("benchmarks.networks")
     measurements = [each for spatial_dims in SIZES for each in measure(spatial_dims, repeats)]
-    text = to_markdown(measurements, repeats)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    content = {"repeats": repeats, "torch": torch.__version__, "measurements": [asdict(each) for each in measurements]}
-    (RESULTS / "networks.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (RESULTS / "networks.md").write_text(text, encoding="utf-8")
+    figures = {"repeats": repeats, "measurements": [asdict(each) for each in measurements]}
+    write_report("networks", to_markdown(measurements, repeats), figures, made)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ share one preprocessing, one tiling and one label table.
 
 from effvit_med.bundle.inferer import VolumeInferer
 from effvit_med.bundle.loading import list_cases, load_network
-from effvit_med.bundle.saving import SaveSegmentationd, export_weights
+from effvit_med.bundle.saving import SaveSegmentationd
 from effvit_med.bundle.transforms import LabelSourced, LoadVolumed, PrepareVolumed, SlicesToChannelsd
 from effvit_med.engine.model import read_model
 
@@ -17,7 +17,6 @@ __all__ = [
     "SaveSegmentationd",
     "SlicesToChannelsd",
     "VolumeInferer",
-    "export_weights",
     "list_cases",
     "load_network",
     "read_model",

@@ -1,4 +1,4 @@
-"""What a MONAI run leaves behind: segmentations with their record, and trained weights."""
+"""What a MONAI inference run leaves behind: segmentations with their record."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from monai.transforms import MapTransform
 from effvit_med.bundle.metatensor import scan_of
 from effvit_med.engine.model import Model
 from effvit_med.engine.segmenter import describe_model, library_versions
-from effvit_med.errors import InputError
 from effvit_med.io import write_nifti, write_record
-from effvit_med.networks import load_weights, save_weights
 from effvit_med.volume import Provenance, Segmentation
 
 
@@ -58,32 +56,3 @@ class SaveSegmentationd(MapTransform):  # type: ignore[misc]  # MONAI is not typ
             write_nifti(segmentation, path)
             write_record(folder / "record.json", provenance, {"nifti": path})
         return dict(data)
-
-
-def export_weights(model: Model, checkpoint_dir: str, output: str | None = None) -> Path:
-    """Turn the best checkpoint of a training run into the bundle's weights file.
-
-    Args:
-        model: the bundle's model.
-        checkpoint_dir: where the run kept its checkpoints; the newest ``*key_metric*`` one is taken.
-        output: the file to write; the bundle's own weights file if None.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        InputError: if there is no checkpoint.
-        WeightsError: if the checkpoint does not belong to the network.
-        OutputError: if the file cannot be written.
-    """
-    found = sorted(Path(checkpoint_dir).glob("*key_metric*.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise InputError(
-            f"{checkpoint_dir} holds no *key_metric*.pt checkpoint; train at least to the first validation."
-        )
-    network = model.build_network()
-    load_weights(network, found[-1])
-    path = Path(output) if output else model.weights
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(network, path, {"name": model.name, "version": model.version, "checkpoint": found[-1].name})
-    return path

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.pixels import apply_modality_lut, get_decoder
+from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
 from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
 from effvit_med.errors import RefusedError
@@ -23,6 +23,7 @@ from effvit_med.volume import Finding
 
 _RESEND = "Send or copy the file again."
 _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # Pixel Data, Float Pixel Data, Double Float Pixel Data
+_PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")  # GDCM ends the whole process on some damaged JPEG 2000 streams
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -92,8 +93,8 @@ def _read(path: Path) -> Plane:
     content = path.read_bytes()
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     _check_length(dataset)
-    _check_encoding(dataset, path)
-    raw = np.asarray(dataset.pixel_array)
+    plugin = _choose_decoder(dataset, path)
+    raw = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
     if raw.shape != (dataset.Rows, dataset.Columns):
         raise ValueError(f"they have shape {raw.shape}, the header {dataset.Rows} by {dataset.Columns}")
     padding = _find_padding(dataset, raw)
@@ -129,8 +130,11 @@ def _check_length(dataset: pydicom.Dataset) -> None:
         raise ValueError(f"the file is cut off: {len(value)} of {length} bytes are there")
 
 
-def _check_encoding(dataset: pydicom.Dataset, path: Path) -> None:
-    """Refuse what no installed decoder reads, and JPEG 2000 streams that are larger inside than they say."""
+def _choose_decoder(dataset: pydicom.Dataset, path: Path) -> str:
+    """The decoder for a file; empty for pydicom's own choice.
+
+    What no installed decoder reads is refused, and so are JPEG 2000 streams that are larger inside than they say.
+    """
     meta = getattr(dataset, "file_meta", None)
     if meta is None or "TransferSyntaxUID" not in meta:  # read by force: pydicom has found out the encoding
         dataset.file_meta = meta = meta or pydicom.dataset.FileMetaDataset()
@@ -142,7 +146,7 @@ def _check_encoding(dataset: pydicom.Dataset, path: Path) -> None:
         )
     syntax = meta.TransferSyntaxUID
     if not syntax.is_compressed or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
-        return
+        return ""
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -154,6 +158,7 @@ def _check_encoding(dataset: pydicom.Dataset, path: Path) -> None:
         raise RefusedError("MISSING_DECODER", message, f"Install one: {needs}.")
     if syntax in JPEG2000TransferSyntaxes:
         _check_jpeg2000_size(dataset)
+    return next((name for name in _PREFERRED_DECODERS if name in decoder.available_plugins), "")
 
 
 def _check_jpeg2000_size(dataset: pydicom.Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,14 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, options: SegOptions 
     files = _dicom_files(segmentation)
     headers = read_headers(files, segmentation.geometry, strip_free_text=options.strip_free_text)
     content = _choose_content(segmentation, options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Invalid value for VR UI")  # source UIDs are kept even where they break rules
+        return _write(segmentation, path, headers, content, options)
+
+
+def _write(
+    segmentation: Segmentation, path: Path, headers: Headers, content: _Content, options: SegOptions
+) -> tuple[str, ...]:
     dataset = _build(segmentation, headers, content, options)
     slices = check_positions(dataset, segmentation.geometry, headers.slices)
     values = tuple(label.value for label in content.labels) if options.segmentation_type == "binary" else ()

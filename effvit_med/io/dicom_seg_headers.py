@@ -48,6 +48,8 @@ _WITHOUT_FREE_TEXT = frozenset({
     "ManufacturerModelName", "SoftwareVersions", "BodyPartExamined",
 })  # fmt: skip
 _NUMBERS = ("SliceThickness", "SpacingBetweenSlices")
+_REFERENCES = (*_NEVER_EMPTY, "FrameOfReferenceUID", *_PLACES)  # kept as they are, else they refer to nothing
+_OF_THE_IMAGE = ("Acquisition", "Content", "Instance", "Series")  # of the source image and series, never copied
 _PATIENT_AND_STUDY_GROUPS = {0x0008, 0x0010, 0x0012, 0x0032, 0x0038}  # of other groups only the names above
 _KNOWN_CLASSES = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 _JITTER = 1e-3  # a difference of direction cosines; a thousandth is half a millimetre at the rim of a body
@@ -170,6 +172,8 @@ def _shared_part(dataset: Dataset, notes: list[str], *, strip_free_text: bool) -
     dropped = []
     for tag in list(dataset.keys()):
         name = keyword_for_tag(tag)
+        if name in _REFERENCES or name.startswith(_OF_THE_IMAGE):
+            continue
         whole_group = tag.group in _PATIENT_AND_STUDY_GROUPS and not strip_free_text
         if not name or not (whole_group or name in _WITHOUT_FREE_TEXT):
             continue

@@ -276,7 +276,8 @@ def _refine(header: Any, path: Path) -> tuple[Geometry, list[Finding]]:
     if math.prod(shape) * kind.itemsize > MAX_BYTES:
         message = f"{path.name} claims {shape} voxels, more than {MAX_BYTES / 2**30:.0f} GiB."
         raise RefusedError("TOO_LARGE", message, "Crop or resample the volume.")
-    affine, findings = _choose_affine(header, shape, path)
+    with np.errstate(all="ignore"):  # values that are not numbers are found below
+        affine, findings = _choose_affine(header, shape, path)
     try:
         return Geometry(_RAS_TO_LPS @ affine, shape, slice_axis=2), findings
     except GeometryError as error:

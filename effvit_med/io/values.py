@@ -49,7 +49,8 @@ class PlaneStack:
             self._array = np.empty((self._count, *plane.shape), np.int16 if whole else np.float32)
         elif not whole and self._array.dtype == np.int16:
             self._array = self._array.astype(np.float32)
-        self._array[index] = plane
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: see `replace_non_finite`
+            self._array[index] = plane
 
 
 def _fits_int16(plane: npt.NDArray[Any]) -> bool:

@@ -38,6 +38,8 @@ class Segmentation:
         if self.labels.dtype not in (np.uint8, np.uint16):
             raise GeometryError(f"The labels have type {self.labels.dtype}; use uint8 or uint16.")
         known = {label.value for label in self.table}
-        unknown = sorted(set(np.flatnonzero(np.bincount(self.labels.ravel())).tolist()) - known - {0})
+        # slice by slice: counting a whole scan at once would need eight times its memory
+        present = {int(value) for part in self.labels for value in np.flatnonzero(np.bincount(part.ravel()))}
+        unknown = sorted(present - known - {0})
         if unknown:
             raise GeometryError(f"The label values {unknown} are not in the label table {sorted(known)}.")

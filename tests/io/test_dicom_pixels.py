@@ -122,14 +122,15 @@ def test_monochrome1_is_kept_raw(tmp_path: Path) -> None:
     assert _codes(volume) == ["MONOCHROME1"]
 
 
-@pytest.mark.parametrize("declared", [-2000, 63536 - 65536])
-def test_padding_becomes_the_smallest_value(tmp_path: Path, declared: int) -> None:
-    """Padding pixels take the smallest value of all others in the volume, and are counted."""
+@pytest.mark.parametrize(("kind", "declared"), [("SS", -2000), ("US", 63536)])
+def test_padding_becomes_the_smallest_value(tmp_path: Path, kind: str, declared: int) -> None:
+    """Padding pixels, also where -2000 is written as 63536, take the smallest value of all others and are counted."""
 
     def pad(index: int, dataset: Dataset) -> None:
         image = pixels(index) + 5
         image[0, :4] = -2000
-        dataset.PixelPaddingValue, dataset.RescaleIntercept, dataset.RescaleSlope = declared, -1024, 1
+        dataset.add_new("PixelPaddingValue", kind, declared)
+        dataset.RescaleIntercept, dataset.RescaleSlope = -1024, 1
         dataset.PixelData = image.astype(np.int16).tobytes()
 
     volume = _read_edited(tmp_path, pad)
@@ -158,6 +159,16 @@ def test_truncated_file_is_named(tmp_path: Path, missing: int) -> None:
     with pytest.raises(RefusedError, match=r"UNREADABLE_PIXELS: The pixels of 001\.dcm cannot be read") as caught:
         _read(tmp_path)
     assert caught.value.code == "UNREADABLE_PIXELS"
+
+
+def test_false_length_is_refused(tmp_path: Path) -> None:
+    """Pixel data that claim 4 GiB are refused, also where as many bytes are there as the image needs."""
+    (path,) = save(tmp_path, make_series(1))
+    content = path.read_bytes()
+    at = content.rindex(b"\xe0\x7f\x10\x00OW") + 8
+    path.write_bytes(content[:at] + b"\xfe\xff\xff\xff" + content[at + 4 :])
+    with pytest.raises(RefusedError, match="the file is cut off: 160 of 4294967294 bytes"):
+        _read(tmp_path)
 
 
 def test_vanished_file_is_named(tmp_path: Path) -> None:

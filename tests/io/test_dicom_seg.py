@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import highdicom as hd
@@ -265,6 +266,22 @@ def test_lists_of_numbers_are_no_reason_to_complain(tmp_path: Path) -> None:
 
     volume = write_series(tmp_path, axial(), add)
     assert write_dicom_seg(segment(volume, random_labels(volume.geometry.shape)), tmp_path / "seg.dcm") == ()
+
+
+def test_source_uids_that_break_the_rules_are_kept(tmp_path: Path) -> None:
+    """A source whose UIDs have leading zeros is referred to by them, since the archive knows it by them."""
+
+    def spoil(k: int, dataset: Dataset) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset.SOPInstanceUID = f"1.2.3.00{k}"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        volume = write_series(tmp_path, axial(), spoil)
+    segmentation = segment(volume, random_labels(volume.geometry.shape))
+    assert write_dicom_seg(segmentation, tmp_path / "seg.dcm") == ()
+    assert b"1.2.3.003" in (tmp_path / "seg.dcm").read_bytes()
 
 
 def test_names_in_other_scripts_survive(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,12 @@ def test_slow_drift_is_irregular(tmp_path: Path) -> None:
     assert _only_refusal(tmp_path).code == "IRREGULAR_SPACING"
 
 
+def test_slice_off_the_grid_by_four_percent_is_irregular(tmp_path: Path) -> None:
+    """One slice that lies 0.28 mm off a grid of 7 mm is beyond the tolerance of 2 %."""
+    save(tmp_path, make_series(places=[0, 7.28, 14, 21]))
+    assert _only_refusal(tmp_path).code == "IRREGULAR_SPACING"
+
+
 def test_allowed_irregular_spacing_keeps_true_places(tmp_path: Path) -> None:
     """With irregular spacing allowed each slice stays where it was scanned."""
     places = [0, 2, 4, 6, 9, 14]
@@ -174,7 +181,9 @@ def test_gantry_tilt_is_kept(tmp_path_factory: pytest.TempPathFactory, degrees: 
     save(folder, datasets, edit=tilt)
     case = _only_case(folder)
     assert _codes(case) == ["SHEARED"]
-    assert f"{abs(degrees):.1f} degrees" in case.findings[0].message
+    said = re.search(r"by ([\d.]+) degrees", case.findings[0].message)
+    assert said is not None
+    assert float(said[1]) == pytest.approx(abs(degrees), abs=0.051)
     assert case.geometry.shear_degrees == pytest.approx(abs(degrees), abs=1e-3)
     starts = case.geometry.index_to_world([[index, 0, 0] for index in range(5)])
     assert np.allclose(starts, [dataset.ImagePositionPatient for dataset in datasets], atol=1e-5)

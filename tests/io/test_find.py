@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
-from effvit_med.errors import InputError
+from effvit_med.errors import InputError, RefusedError
 from effvit_med.io import archive
 from effvit_med.io.find import DicomSeries, NiftiFile, ReadOptions, find_cases, open_input
 from effvit_med.io.read import read_case
@@ -100,6 +103,22 @@ def test_file_cut_off_anywhere_never_raises(tmp_path: Path, size: int) -> None:
     paths[3].write_bytes(paths[3].read_bytes()[:size])
     found = find_cases(tmp_path, ReadOptions())
     assert len(found.set_aside) + len(found.refused) == 1
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 255)), min_size=1, max_size=8))
+def test_changed_bytes_raise_only_our_errors(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    """Whatever bytes of a file are wrong, it is read, refused or set aside."""
+    folder = tmp_path_factory.mktemp("changed")
+    path = save(folder, make_series(3))[1]
+    content = bytearray(path.read_bytes())
+    for place, value in changes:
+        content[place % len(content)] = value
+    path.write_bytes(content)
+    for case in find_cases(folder, ReadOptions(frozenset({"gaps", "irregular"}))).cases:
+        with suppress(RefusedError):
+            read_case(case)
 
 
 def test_nothing_found_is_one_clear_line(tmp_path: Path) -> None:
