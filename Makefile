@@ -20,7 +20,8 @@ demo: $(STAMP) ## segment the phantom that comes along and say what was made
 	@$(BIN)/effvit-med demo --output demo_output
 
 test: $(STAMP) ## all tests that run in minutes
-	@$(BIN)/python -m pytest -q -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms,effvit_med.engine,beartype.beartype
+	@$(BIN)/python -m pytest -q -p no:randomly README.md docs # examples of a page run in its order
+	@$(BIN)/python -m pytest -q -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
 
 test-slow: $(STAMP) ## tests that take many minutes
 	@$(BIN)/python -m pytest -q -m slow

@@ -91,7 +91,7 @@ def check_input(source: Path, options: ReadOptions, segment: Segment) -> Iterato
     try:
         with open_input(source, options) as found:
             for refused in found.refused:
-                yield Refused(source.name, refused.case_id, refused.code, refused.message)
+                yield Refused(source.name, refused.case_id, refused.code, _without_folder(refused.message, source))
             for case in found.cases:
                 try:
                     volume = read_case(case)
@@ -99,9 +99,14 @@ def check_input(source: Path, options: ReadOptions, segment: Segment) -> Iterato
                         yield from _write_both(source.name, segment(volume), volume)
                 except EffvitError as error:
                     code = error.code if isinstance(error, RefusedError) else type(error).__name__
-                    yield Refused(source.name, case.case_id, code, str(error))
+                    yield Refused(source.name, case.case_id, code, _without_folder(str(error), source))
     except InputError as error:
-        yield Refused(source.name, "", "NO_IMAGES", str(error).replace(str(source), source.name))
+        yield Refused(source.name, "", "NO_IMAGES", _without_folder(str(error), source))
+
+
+def _without_folder(message: str, source: Path) -> str:
+    """A message that names no folder above the input: results are kept, and folders may hold names of people."""
+    return message.replace(str(source), source.name)
 
 
 def _write_both(folder: str, segmentation: Segmentation, volume: Volume) -> Iterator[Written]:
@@ -119,7 +124,7 @@ def _write_both(folder: str, segmentation: Segmentation, volume: Volume) -> Iter
                 seconds=time.perf_counter() - start,
                 kilobytes=path.stat().st_size / 1000,
                 found=read_back(path, segmentation),
-                complaints=check_conformance(path),
+                complaints=check_conformance(path, segmentation),
             )
 
 
@@ -134,7 +139,7 @@ def choose_labels(kind: str, model: Model) -> Segment:
 def to_markdown(written: Sequence[Written], refused: Sequence[Refused], data: str, labels: str) -> str:
     """The tables and a sentence of what is wrong."""
     head = ["series", "slices x rows x columns", "kind", "segments", "frames", "labelled voxels", "wrong voxels",
-            "max mm", "frame of reference", "dciodvfy errors (known)", "kB", "s"]  # fmt: skip
+            "max mm", "frame of reference", "dciodvfy errors (known, inherited)", "kB", "s"]  # fmt: skip
     wrong = [each for each in written if not each.found.is_right]
     errors = sum(each.complaints.errors for each in written if each.complaints)
     checked = sum(each.complaints is not None for each in written)
@@ -150,19 +155,20 @@ def to_markdown(written: Sequence[Written], refused: Sequence[Refused], data: st
         "",
         (
             f"**{verdict}**; the largest distance is {worst:.2g} mm; dciodvfy finds {errors} errors in {checked} "
-            "files. Known complaints are two that the dciodvfy of 2022 has of every LABELMAP, which it does not know."
+            "files. Known are two complaints that the dciodvfy of 2022 has of every LABELMAP, which it does not know; "
+            "inherited are those that quote a wrong UID of the source itself."
         ),
         "",
-        make_table(head, [_row(each) for each in written]),
+        make_table(head, [_row(each) for each in written], texts=3),
     ]
     if refused:
         rows = [[each.folder, each.case_id, each.code, each.message.replace("|", "/")] for each in refused]
-        lines += ["", "Refused, so without a file:", "", make_table(["folder", "case", "code", "why"], rows)]
+        lines += ["", "Refused, so without a file:", "", make_table(["folder", "case", "code", "why"], rows, texts=4)]
     return "\n".join(lines)
 
 
 def _row(each: Written) -> list[str]:
-    complaints = "not installed" if each.complaints is None else f"{each.complaints.errors} ({each.complaints.known})"
+    complaints = "not installed" if each.complaints is None else each.complaints.to_text()
     return [
         f"{each.folder}/{each.case_id}",
         " x ".join(map(str, each.shape)),

@@ -8,8 +8,9 @@ medians over the repeats are kept. "Outside the network" is everything but the n
 from __future__ import annotations
 
 import argparse
-import importlib
+import inspect
 import multiprocessing
+import pkgutil
 import resource
 import statistics
 import sys
@@ -44,6 +45,7 @@ PARTS = (
     ("prepare", "effvit_med.engine.segmenter", "prepare"),
     (NETWORK, "effvit_med.engine.segmenter", "score_volume"),
     ("label", "effvit_med.engine.segmenter", "label_grid"),
+    ("check labels", "effvit_med.volume:Segmentation", "__post_init__"),
     ("measure", "effvit_med.engine.batch", "measure"),
     ("write DICOM SEG", "effvit_med.engine.batch", "write_dicom_seg"),
     ("write NIfTI", "effvit_med.engine.batch", "write_nifti"),
@@ -52,7 +54,7 @@ PARTS = (
     ("write overlay", "effvit_med.engine.batch", "write_overlay"),
     ("write record", "effvit_med.engine.batch", "write_record"),
 )
-"""Phase, module and the name in that module through which the engine calls it."""
+"""Phase, module or class, and the name in it through which the engine calls it."""
 
 
 class Stopwatch:
@@ -73,13 +75,14 @@ class Stopwatch:
             self.cpu[name] += time.process_time() - cpu
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with its time added to a phase; of a context manager, the time to enter."""
+        """The function with its time added to a phase; of one made by ``contextmanager``, the time to enter."""
+        is_context = inspect.isgeneratorfunction(inspect.unwrap(function))
 
         @wraps(function)
         def timed(*args: Any, **options: Any) -> Any:
             with self.phase(name):
                 result = function(*args, **options)
-                if not hasattr(result, "__enter__"):
+                if not is_context:
                     return result
                 stack = ExitStack()
                 entered = stack.enter_context(result)
@@ -92,8 +95,8 @@ class Stopwatch:
         """Time the named functions of the engine within the block."""
         with ExitStack() as stack:
             for name, where, function in parts:
-                module = importlib.import_module(where)
-                stack.enter_context(patch.object(module, function, self.wrap(name, getattr(module, function))))
+                holder = pkgutil.resolve_name(where)
+                stack.enter_context(patch.object(holder, function, self.wrap(name, getattr(holder, function))))
             yield
 
 

@@ -60,12 +60,13 @@ def describe_circumstances(module: str, arguments: Sequence[str] | None = None) 
     )
 
 
-def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose first column is text and whose others are figures.
+def make_table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A Markdown table whose first columns are text and whose others are figures.
 
     Args:
         head: the heads of the columns.
         rows: the cells of each row.
+        texts: how many columns are text.
 
     Examples:
         >>> print(make_table(["name", "s"], [["read", "1.5"]]))
@@ -73,8 +74,9 @@ def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         |---|---:|
         | read | 1.5 |
     """
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"|{'|'.join(line)}|" if line is lines[1] else f"| {' | '.join(line)} |" for line in lines)
+    rule = "|".join(["---"] * texts + ["---:"] * (len(head) - texts))
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
 def write_report(name: str, text: str, figures: Mapping[str, Any], made: Circumstances, folder: Path = RESULTS) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,18 @@ class Complaints:
     """What the independent checker dciodvfy says.
 
     Attributes:
-        errors: how many lines begin with Error, without the known ones.
+        errors: how many lines begin with Error, without those below.
         known: how many of the two known complaints about LABELMAP.
+        inherited: how many quote a UID of the source, which a segmentation must repeat as it is.
     """
 
     errors: int
     known: int
+    inherited: int
+
+    def to_text(self) -> str:
+        """A cell of a table."""
+        return f"{self.errors} ({self.known}, {self.inherited})"
 
 
 def read_back(path: Path, segmentation: Segmentation) -> ReadBack:
@@ -157,21 +163,42 @@ def _group(frame: Any, shared: Any, name: str) -> Any:
     return getattr(frame if name in frame else shared, name)[0]
 
 
-def check_conformance(path: Path) -> Complaints | None:
-    """What dciodvfy says of a file; None where it is not installed."""
+def check_conformance(path: Path, segmentation: Segmentation) -> Complaints | None:
+    """What dciodvfy says of a file; None where it is not installed.
+
+    Args:
+        path: the file.
+        segmentation: what was written.
+    """
     if shutil.which(CHECKER) is None:
         return None
     done = subprocess.run([CHECKER, str(path)], capture_output=True, text=True, errors="replace", check=False)
-    return sort_complaints(done.stdout + done.stderr, is_labelmap=pydicom.dcmread(path).SegmentationType == "LABELMAP")
+    is_labelmap = pydicom.dcmread(path).SegmentationType == "LABELMAP"
+    source = segmentation.provenance.source
+    uids = [file.sop_instance_uid for file in source.files] if source else []
+    uids += [source.study_instance_uid, source.series_instance_uid] if source else []
+    frame = segmentation.geometry.frame_of_reference_uid
+    return sort_complaints(done.stdout + done.stderr, {uid for uid in (*uids, frame) if uid}, is_labelmap=is_labelmap)
 
 
-def sort_complaints(text: str, *, is_labelmap: bool) -> Complaints:
-    r"""Errors in what dciodvfy printed; the two known ones of LABELMAP are counted apart.
+def sort_complaints(text: str, source_uids: Collection[str] = (), *, is_labelmap: bool) -> Complaints:
+    r"""Errors in what dciodvfy printed, with those that are known or inherited counted apart.
+
+    Args:
+        text: what it printed.
+        source_uids: UIDs of the source.
+        is_labelmap: whether the file is a LABELMAP.
 
     Examples:
         >>> sort_complaints("Error - Information Object Not found\nWarning - x", is_labelmap=True)
-        Complaints(errors=0, known=1)
+        Complaints(errors=0, known=1, inherited=0)
     """
     errors = [line for line in text.splitlines() if line.startswith("Error")]
     known = [line for line in errors if is_labelmap and any(words in line for words in KNOWN_COMPLAINTS)]
-    return Complaints(len(errors) - len(known), len(known))
+    inherited = [line for line in errors if line not in known and _quoted(line) & set(source_uids)]
+    return Complaints(len(errors) - len(known) - len(inherited), len(known), len(inherited))
+
+
+def _quoted(line: str) -> set[str]:
+    """Everything between double quotes."""
+    return set(line.split('"')[1::2])

@@ -214,6 +214,7 @@ def _start_logging(quiet: bool, verbose: bool) -> None:
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
     logging.getLogger("effvit_med").setLevel(level)
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote header values, such as patients' names
 
 
 def _summary(result: BatchResult, output: Path) -> dict[str, Any]:
@@ -225,6 +226,7 @@ def _summary(result: BatchResult, output: Path) -> dict[str, Any]:
         "segmented": states.count("segmented"),
         "refused": states.count("refused"),
         "failed": states.count("failed"),
+        "find_seconds": round(result.find_s, 3),
         "cases": [_case_summary(case) for case in result.cases],
         "set_aside": [{"file": a.path.name, "code": a.code, "reason": a.reason} for a in result.set_aside],
         "notice": NOTICE,

@@ -127,7 +127,7 @@ class LabelSourced(MapTransform):  # type: ignore[misc]
     def __init__(self, keys: KeysCollection, model: Model, image_key: str = "image") -> None:
         super().__init__(keys)
         self.image_key = image_key
-        self.values = model.label_values
+        self.model = model
         self.stride = grid_stride(model.build_network().output_stride)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -138,7 +138,7 @@ class LabelSourced(MapTransform):  # type: ignore[misc]
         scores_grid = strided_grid(grid_of(image), self.stride)
         for key in self.key_iterator(result):
             scores = torch.as_tensor(result[key]).float().cpu()
-            labels = self.values[label_grid(scores, scores_grid, geometry).numpy()].astype(np.int32)
+            labels = self.model.values_of(label_grid(scores, scores_grid, geometry).numpy()).astype(np.int32)
             scan = Volume(labels, geometry, modality, source)
             result[key] = to_metatensor(torch.from_numpy(labels)[None], geometry, scan)
         return result

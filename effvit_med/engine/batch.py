@@ -22,6 +22,7 @@ from effvit_med.io import (
     SetAside,
     open_input,
     read_case,
+    why_no_dicom_seg,
     write_dicom_seg,
     write_measurements_csv,
     write_measurements_json,
@@ -84,10 +85,12 @@ class BatchResult:
     Attributes:
         cases: one result per case.
         set_aside: files that are no images to segment, with reasons.
+        find_s: wall time of finding the cases, which reads all headers.
     """
 
     cases: tuple[CaseResult, ...]
     set_aside: tuple[SetAside, ...]
+    find_s: float = 0.0
 
     @property
     def exit_code(self) -> int:
@@ -130,7 +133,9 @@ def segment_input(
     """
     _make_folder(output)
     results: list[CaseResult] = []
+    start = time.perf_counter()
     with open_input(source, job.read) as found:
+        find_s = time.perf_counter() - start
         for aside in found.set_aside:
             log.info("set aside %s: %s (%s)", aside.path.name, aside.reason, aside.code)
         for refused in found.refused:
@@ -141,7 +146,7 @@ def segment_input(
             if on_case:
                 on_case(case.case_id, number, len(found.cases))
             results.append(_run_case(case, output, segmenter, job, progress, cancelled))
-        return BatchResult(tuple(results), found.set_aside)
+        return BatchResult(tuple(results), found.set_aside, find_s)
 
 
 def _run_case(
@@ -155,19 +160,27 @@ def _run_case(
     """One case from file to files; what goes wrong with it is its result, unless it would stop every case."""
     try:
         return _segment_case(case, output, segmenter, job, progress, cancelled)
-    except (OutputError, CancelledError):
+    except CancelledError:
         raise
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError):  # a full disk or a lack of permission meets every case
+            raise
+        return _failed(case, error)
     except RefusedError as error:
         log.warning("refused %s: %s", case.case_id, error)
         return CaseResult(case.case_id, "refused", error.code, str(error))
     except EffvitError as error:
-        log.error("failed %s: %s", case.case_id, error)  # noqa: TRY400 - our own errors say all in one line
-        return CaseResult(case.case_id, "failed", type(error).__name__, str(error))
+        return _failed(case, error)
     except Exception as error:
         log.error("crashed %s: %s: %s", case.case_id, type(error).__name__, error)  # noqa: TRY400
         log.debug("trace of %s", case.case_id, exc_info=error)
         message = f"{type(error).__name__}: {error}. This is a fault of effvit-med; run with --verbose and report it."
         return CaseResult(case.case_id, "failed", "CRASHED", message)
+
+
+def _failed(case: Case, error: EffvitError) -> CaseResult:
+    log.error("failed %s: %s", case.case_id, error)
+    return CaseResult(case.case_id, "failed", type(error).__name__, str(error))
 
 
 def _segment_case(
@@ -189,7 +202,7 @@ def _segment_case(
         steps=(Step("read", read_s), *provenance.steps),
         findings=(*provenance.findings, *left_out),
     )
-    segmentation = replace(segmentation, provenance=provenance)
+    segmentation = segmentation.with_provenance(provenance)
     start = time.perf_counter()
     rows = measure(volume, segmentation)
     with _case_folder(output, case.case_id) as (folder, final):
@@ -214,20 +227,20 @@ def _output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...], tup
     Raises:
         RefusedError: if the user asked for a type that the volume does not allow.
     """
-    reasons: dict[OutputType, tuple[str, str, str]] = {}
-    if volume.source is None or volume.source.kind != "DICOM":
-        text = "A DICOM SEG needs the headers of DICOM slices, and this is no DICOM series."
-        reasons["dicom-seg"] = ("NO_DICOM_SOURCE", text, "Use --output-type nifti, or give the DICOM series.")
+    reasons: dict[OutputType, Finding] = {}
+    no_seg = why_no_dicom_seg(volume)
+    if no_seg:
+        reasons["dicom-seg"] = no_seg
     if not volume.geometry.is_regular:
-        text = "NIfTI cannot hold slices at unequal distances, so no NIfTI file is written."
-        reasons["nifti"] = ("NOT_IN_NIFTI", text, "Use --output-type dicom-seg.")
+        text = "NIfTI cannot hold slices at unequal distances, so there is no NIfTI file."
+        reasons["nifti"] = Finding("NOT_IN_NIFTI", text)
     for kind in job.output_types or ():
         if kind in reasons:
-            raise RefusedError(*reasons[kind])
+            raise RefusedError(reasons[kind].code, reasons[kind].message, f"Leave out --output-type {kind}.")
     possible: tuple[OutputType, ...] = ("dicom-seg", "nifti")
     chosen = job.output_types or tuple(kind for kind in possible if kind not in reasons)
-    left_out = () if job.output_types or "nifti" in chosen else (Finding(*reasons["nifti"][:2]),)
-    return chosen, left_out
+    is_dicom = volume.source is not None and volume.source.kind == "DICOM"
+    return chosen, tuple(reasons.values()) if is_dicom and job.output_types is None else ()
 
 
 def _write_results(
@@ -253,7 +266,7 @@ def _write_results(
     files["measurements-json"] = folder / "measurements.json"
     write_measurements_json(rows, files["measurements-json"], segmentation.provenance)
     files["overlay"] = folder / "overlay.png"
-    write_overlay(volume, segmentation, files["overlay"])
+    write_overlay(volume, segmentation, files["overlay"], rows)
     return files, notes
 
 

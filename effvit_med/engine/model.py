@@ -82,11 +82,20 @@ class Model:
         except OSError as error:
             raise WeightsError(f"The weights {self.weights} cannot be read: {error.strerror}.") from error
 
-    @cached_property
-    def label_values(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """The label value of each class: 0 for class 0, then the values of the table's rows."""
-        values = [0, *(label.value for label in self.labels)]
-        return np.array(values, np.uint8) if max(values) < 256 else np.array(values, np.uint16)
+    def values_of(self, classes: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label values of classes: 0 for class 0, then those of the table's rows.
+
+        Args:
+            classes: class numbers, as `effvit_med.transforms.label_grid` gives them.
+
+        Returns:
+            Label values of the same shape; the array itself where class numbers are label values.
+        """
+        values = np.array([0, *(label.value for label in self.labels)])
+        wide = values.max() > 255
+        if classes.dtype == np.uint8 and not wide and np.array_equal(values, np.arange(len(values))):
+            return classes
+        return values.astype(np.uint16)[classes] if wide else values.astype(np.uint8)[classes]
 
     def build_network(self) -> SegmentationNetwork:
         """The network with fresh weights.

@@ -121,7 +121,7 @@ class Segmenter:
         with _timed(steps, "label"):
             grid = strided_grid(prepared.grid, scoring.stride)
             labels = label_grid(scores, grid, volume.geometry, partial(report, "label"))
-        array = self.model.label_values[labels.numpy()]
+        array = self.model.values_of(labels.numpy())
         return Segmentation(array, volume.geometry, self.model.labels, self._provenance(volume, started, steps))
 
     @torch.inference_mode()

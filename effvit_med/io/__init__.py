@@ -1,6 +1,6 @@
 """Files: the only room that knows their formats."""
 
-from effvit_med.io.dicom_seg import SegOptions, write_dicom_seg
+from effvit_med.io.dicom_seg import SegOptions, why_no_dicom_seg, write_dicom_seg
 from effvit_med.io.find import (
     DicomSeries,
     Found,
@@ -27,6 +27,7 @@ __all__ = [
     "open_input",
     "read_case",
     "read_nifti",
+    "why_no_dicom_seg",
     "write_dicom_seg",
     "write_measurements_csv",
     "write_measurements_json",

@@ -30,9 +30,11 @@ from effvit_med.io.dicom_seg_segments import (
 from effvit_med.volume.labels import Label
 from effvit_med.volume.provenance import Provenance
 from effvit_med.volume.segmentation import Segmentation
-from effvit_med.volume.volume import SourceFile
+from effvit_med.volume.volume import Finding, SourceFile, Volume
 
 CONTENT_LABEL = "EFFVIT_MED"
+
+_FEWEST_PIXELS = 8  # of a frame; highdicom 0.28 packs fewer wrongly
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,31 @@ class _Content:
     empty: bool
 
 
+def why_no_dicom_seg(volume: Volume) -> Finding | None:
+    """Why no DICOM segmentation can be written for a scan, known before it is segmented.
+
+    Args:
+        volume: the scan.
+
+    Returns:
+        A code and one sentence, or None where nothing is known to stand against it.
+    """
+    source = volume.source
+    if source is None or source.kind != "DICOM":
+        return Finding("NO_DICOM_SOURCE", "A DICOM SEG needs the headers of DICOM slices, and this is no DICOM series.")
+    uids = [source.study_instance_uid, source.series_instance_uid, *(file.sop_instance_uid for file in source.files)]
+    if not all(uids):
+        text = "A DICOM SEG refers to study, series and slices by their UIDs, and some of them are empty."
+        return Finding("EMPTY_UIDS", text)
+    if any(finding.code == "SEVERAL_STUDIES" for finding in source.findings):
+        text = "A DICOM SEG belongs to one study, and the slices of this series name several."
+        return Finding("SLICES_OF_SEVERAL_STUDIES", text)
+    pixels = volume.geometry.shape[1] * volume.geometry.shape[2]
+    if pixels < _FEWEST_PIXELS:
+        return Finding("TINY_SLICES", f"The library that packs the bits of a DICOM SEG fails below 8 pixels: {pixels}.")
+    return None
+
+
 def write_dicom_seg(segmentation: Segmentation, path: Path, options: SegOptions | None = None) -> tuple[str, ...]:
     """Write a segmentation of a DICOM series as a DICOM Segmentation file.
 
@@ -105,7 +132,8 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, options: SegOptions 
     headers = read_headers(files, segmentation.geometry, strip_free_text=options.strip_free_text)
     content = _choose_content(segmentation, options)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Invalid value for VR UI")  # source UIDs are kept even where they break rules
+        # source UIDs are kept even where they break rules; and warnings quote names of patients
+        warnings.simplefilter("ignore")
         return _write(segmentation, path, headers, content, options)
 
 

@@ -124,25 +124,25 @@ def _read(file: SourceFile, *, whole: bool) -> Dataset:
         content = file.path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"The source {file.path} cannot be read again: {error.strerror or error}. A DICOM segmentation needs the "
-            "headers of its source; put the file back."
+            f"The source {file.path.name} cannot be read again: {error.strerror or error}. A DICOM segmentation needs "
+            "the headers of its source; put the file back."
         ) from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise InputError(f"The source {file.path} has changed since it was segmented; segment it again.")
+        raise InputError(f"The source {file.path.name} has changed since it was segmented; segment it again.")
     tags = None if whole else list(_PER_SLICE)
     try:
         dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, force=True, specific_tags=tags)
     except (InvalidDicomError, EOFError, KeyError, TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(f"The source {file.path} has a header that cannot be read: {error}.") from error
+        raise InputError(f"The source {file.path.name} has a header that cannot be read: {error}.") from error
     if int(_value(dataset, "NumberOfFrames") or 1) > 1:
         raise InputError(
-            f"The source {file.path} has {dataset.NumberOfFrames} frames in one file; a DICOM segmentation is "
+            f"The source {file.path.name} has {dataset.NumberOfFrames} frames in one file; a DICOM segmentation is "
             "written for one file per slice. Write NIfTI, or split the file into single slices first."
         )
     missing = [name for name in (*_NEVER_EMPTY, *_PLACES, "Rows", "Columns") if _value(dataset, name) is None]
     if missing:
         raise InputError(
-            f"The source {file.path} has no valid {', '.join(missing)}; a DICOM segmentation refers to them."
+            f"The source {file.path.name} has no valid {', '.join(missing)}; a DICOM segmentation refers to them."
         )
     return dataset
 
@@ -150,18 +150,18 @@ def _read(file: SourceFile, *, whole: bool) -> Dataset:
 def _check_agreement(dataset: Dataset, file: SourceFile, geometry: Geometry) -> None:
     if (dataset.Rows, dataset.Columns) != geometry.shape[1:]:
         raise GeometryError(
-            f"The source {file.path} has {dataset.Rows} rows and {dataset.Columns} columns, the labels have "
+            f"The source {file.path.name} has {dataset.Rows} rows and {dataset.Columns} columns, the labels have "
             f"{geometry.shape[1]} and {geometry.shape[2]}."
         )
     uid = str(_value(dataset, "FrameOfReferenceUID") or "")
     if uid != geometry.frame_of_reference_uid:
         raise GeometryError(
-            f"The source {file.path} has the frame of reference {uid or 'none'}, the labels have "
+            f"The source {file.path.name} has the frame of reference {uid or 'none'}, the labels have "
             f"{geometry.frame_of_reference_uid or 'none'}; their positions cannot be compared."
         )
     if dataset.SOPInstanceUID != file.sop_instance_uid:
         raise InputError(
-            f"The source {file.path} has SOP Instance UID {dataset.SOPInstanceUID}, on record is "
+            f"The source {file.path.name} has SOP Instance UID {dataset.SOPInstanceUID}, on record is "
             f"{file.sop_instance_uid or 'none'}."
         )
 

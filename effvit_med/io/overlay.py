@@ -54,7 +54,9 @@ class _Panel:
     caption: str
 
 
-def write_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> None:
+def write_overlay(
+    volume: Volume, segmentation: Segmentation, path: Path, measurements: Sequence[Measurement] | None = None
+) -> None:
     """Write a PNG picture, 1400 pixels wide, of the labels over the scan.
 
     It shows up to eight slices in the plane of acquisition, spread over the extent of the labels, one plane in each of
@@ -66,6 +68,7 @@ def write_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> Non
         volume: the scan.
         segmentation: labels on its grid.
         path: the file to write, such as ``overlay.png``.
+        measurements: what `measure` gave for the two; measured again if None.
 
     Raises:
         GeometryError: if the labels do not lie on the grid of the scan.
@@ -76,8 +79,8 @@ def write_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> Non
             f"The scan has shape {volume.geometry.shape}, the labels {segmentation.geometry.shape}; they must be the "
             "same to be drawn over each other."
         )
-    measurements = measure(volume, segmentation)
-    picture = _compose(volume, segmentation, measurements)
+    rows = measure(volume, segmentation) if measurements is None else measurements
+    picture = _compose(volume, segmentation, rows)
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG", optimize=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,3 +44,9 @@ class Segmentation:
         unknown = sorted(present - known - {0})
         if unknown:
             raise GeometryError(f"The label values {unknown} are not in the label table {sorted(known)}.")
+
+    def with_provenance(self, provenance: Provenance) -> Segmentation:
+        """The same labels, not checked again, with another record of how they were made."""
+        changed = copy.copy(self)
+        object.__setattr__(changed, "provenance", provenance)
+        return changed

@@ -7,9 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
+import pydicom
 import pytest
 
-from effvit_med.engine import Job, Segmenter, Settings, read_model, segment_input
+from effvit_med.engine import Job, Segmenter, Settings, batch, read_model, segment_input
 from effvit_med.errors import CancelledError, InputError, OutputError
 from effvit_med.io import ReadOptions
 
@@ -88,6 +89,49 @@ def test_one_refused_case_does_not_stop_the_others(segmenter: Segmenter, sample_
     result = segment_input(source, tmp_path / "out", segmenter, Job())
     assert sorted(case.status for case in result.cases) == ["refused", "segmented"]
     assert result.exit_code == 3
+
+
+def _spoil(source: Path, target: Path, **values: object) -> None:
+    """Copy a series, with attributes of its first file changed."""
+    shutil.copytree(source, target)
+    path = min(target.iterdir())
+    dataset = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+
+
+def test_a_series_that_cannot_be_a_dicom_seg_still_gives_nifti(
+    segmenter: Segmenter, sample_data: Path, tmp_path: Path
+) -> None:
+    """Slices of two studies in one series: no DICOM SEG, said in the findings, and all the rest."""
+    _spoil(sample_data / "ct_nonsquare", tmp_path / "in", StudyInstanceUID="1.2.3")
+    (case,) = segment_input(tmp_path / "in", tmp_path / "out", segmenter, Job()).cases
+    assert case.status == "segmented"
+    assert "SLICES_OF_SEVERAL_STUDIES" in {finding.code for finding in case.findings}
+    assert "nifti" in case.outputs
+    assert "dicom-seg" not in case.outputs
+
+
+def test_a_fault_of_one_case_does_not_stop_the_others(
+    segmenter: Segmenter, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one case cannot be written for a reason of its own, the next is segmented, and the exit code is 1."""
+    source = tmp_path / "in"
+    for name in ("ct_nonsquare", "ct_tilted"):
+        shutil.copytree(sample_data / name, source / name)
+    write, calls = batch.write_dicom_seg, []
+
+    def fail_once(*arguments: object) -> tuple[str, ...]:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OutputError("These headers cannot be used.")
+        return write(*arguments)
+
+    monkeypatch.setattr(batch, "write_dicom_seg", fail_once)
+    result = segment_input(source, tmp_path / "out", segmenter, Job())
+    assert [case.status for case in result.cases] == ["failed", "segmented"]
+    assert result.exit_code == 1
 
 
 def test_a_dicom_seg_of_a_nifti_file_is_refused(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:

@@ -157,6 +157,23 @@ def test_info_names_the_structures() -> None:
     assert "kidney_left" in json.loads(run.stdout)["bundle"]["structures"]
 
 
+def test_no_patient_name_leaves_the_dicom_files(tiny_bundle: Path, sample_data: Path, tmp_path: Path) -> None:
+    """A name in the headers is in the DICOM SEG, as it must be, and in no message, file name or other output."""
+    import pydicom
+
+    source = tmp_path / "in"
+    source.mkdir()
+    for path in (sample_data / "ct_nonsquare").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.PatientName, dataset.PatientID = "Mustermann Erika", "PID-4711"
+        dataset.save_as(source / path.name)
+    run = _run("segment", source, "-o", tmp_path / "out", "--bundle", tiny_bundle, "--verbose")
+    assert run.returncode == 0, run.stderr
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".dcm"]
+    told = [run.stdout, run.stderr, *map(str, files), *(path.read_bytes().decode("latin-1") for path in files)]
+    assert not [text for text in told if "Mustermann" in text or "PID-4711" in text]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 def test_ctrl_c_leaves_nothing_half_written(tiny_bundle: Path, sample_data: Path, tmp_path: Path) -> None:
     """Stopped in the middle: exit code 130, one line, and no file."""
