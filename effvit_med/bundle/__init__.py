@@ -5,7 +5,7 @@ share one preprocessing, one tiling and one label table.
 """
 
 from effvit_med.bundle.inferer import VolumeInferer
-from effvit_med.bundle.loading import list_cases, load_network
+from effvit_med.bundle.loading import list_cases, load_network, start_from
 from effvit_med.bundle.saving import SaveSegmentationd
 from effvit_med.bundle.transforms import LabelSourced, LoadVolumed, PrepareVolumed, SlicesToChannelsd
 from effvit_med.engine.model import read_model
@@ -20,4 +20,5 @@ __all__ = [
     "list_cases",
     "load_network",
     "read_model",
+    "start_from",
 ]

@@ -28,6 +28,17 @@ def list_cases(folder: str | Path, pattern: str = "*.nii.gz") -> list[dict[str, 
     return [{"image": str(path)} for path in found]
 
 
+def start_from(network: SegmentationNetwork, weights: str = "") -> SegmentationNetwork:
+    """The network itself, with weights from a file if one is named.
+
+    Raises:
+        WeightsError: if the weights do not belong to the network.
+    """
+    if weights:
+        load_weights(network, Path(weights))
+    return network
+
+
 def load_network(model: Model, weights: str | Path) -> SegmentationNetwork:
     """The model's network with weights from a file, in evaluation mode.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import safetensors.numpy
 import yaml
 
 from effvit_med.engine import Job, Segmenter, Settings, read_model, segment_input
@@ -143,6 +144,16 @@ def test_a_killed_training_goes_on_where_it_was(tiny_root: Path, tmp_path: Path)
     told = again.stdout + again.stderr
     assert "Epoch[15]" in told
     assert "Epoch[1]" not in told
+
+
+def test_training_starts_from_given_weights(tiny_root: Path, tmp_path: Path) -> None:
+    """With a learning rate of nearly nought, the weights that come out are those that were given."""
+    given = read_model(tiny_root).weights
+    run = _monai(*_training(tiny_root, tmp_path, epochs=2, learning_rate=1e-12, initial_weights=given))
+    assert run.returncode == 0, run.stderr[-3000:]
+    before, after = (safetensors.numpy.load_file(path) for path in (given, tiny_root / "runs/train/model.safetensors"))
+    name = next(name for name in before if name.endswith("conv.weight"))
+    assert np.allclose(before[name], after[name], atol=1e-6)
 
 
 def test_a_run_of_another_length_is_not_resumed(tiny_root: Path, tmp_path: Path) -> None:
