@@ -45,6 +45,29 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+class _ListOptions(click.Command):
+    """A command whose options of several choices take them in one go: ``--output-type dicom-seg nifti``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        choices = {
+            name: param.type.choices
+            for param in self.params
+            if isinstance(param, click.Option) and param.multiple and isinstance(param.type, click.Choice)
+            for name in param.opts
+        }
+        spelled: list[str] = []
+        option = ""
+        for word in args:
+            if option and word in choices[option] and spelled[-1] != option:
+                spelled.append(option)
+            elif word in choices:
+                option = word
+            elif option and spelled[-1] != option:
+                option = ""
+            spelled.append(word)
+        return super().parse_args(ctx, spelled)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=NOTICE)
 @click.version_option(effvit_med.__version__, prog_name="effvit-med")
 def commands() -> None:
@@ -55,7 +78,7 @@ def commands() -> None:
     """
 
 
-@commands.command(epilog=NOTICE)
+@commands.command(epilog=NOTICE, cls=_ListOptions)
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="folder for results"
@@ -68,7 +91,7 @@ def commands() -> None:
     "output_types",
     multiple=True,
     type=click.Choice(OUTPUT_TYPES),
-    help="what to write beside measurements, picture and record; may be given twice; all that fits if not given",
+    help="what to write beside measurements, picture and record, one or more; all that fits if not given",
 )
 @click.option(
     "--allow",

@@ -60,6 +60,25 @@ def test_options_are_those_of_the_settings() -> None:
     assert get_args(Remedy) == REMEDIES
 
 
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("--output-type dicom-seg nifti INPUT", ("dicom-seg", "nifti")),
+        ("INPUT --output-type nifti --output-type dicom-seg", ("nifti", "dicom-seg")),
+        ("--output-type nifti INPUT", ("nifti",)),
+        ("INPUT", ()),
+    ],
+)
+def test_several_output_types_can_follow_one_option(words: str, wanted: tuple[str, ...]) -> None:
+    """The types may stand after one option, or each after its own."""
+    from effvit_med.cli import segment
+
+    context = segment.make_context("segment", [*words.split(), "-o", "out", "--allow", "gaps", "irregular"])
+    assert context.params["output_types"] == wanted
+    assert context.params["allow"] == ("gaps", "irregular")
+    assert context.params["source"] == Path("INPUT")
+
+
 def test_stdout_is_one_json_line(tiny_bundle: Path, sample_data: Path, tmp_path: Path) -> None:
     """All that comes on stdout is one JSON document; it names the files."""
     run = _run("segment", sample_data / "ct_nonsquare", "-o", tmp_path, "--bundle", tiny_bundle)
