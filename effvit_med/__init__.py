@@ -4,3 +4,5 @@ Importing this package imports nothing heavy: no torch, no MONAI, no DICOM libra
 """
 
 __version__ = "0.1.0"
+
+NOT_FOR_CLINICAL_USE = "Research use only. Not for clinical use."

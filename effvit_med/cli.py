@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import effvit_med
+from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
+from effvit_med import __version__
 from effvit_med.errors import EffvitError
 
 if TYPE_CHECKING:
     from effvit_med.engine import BatchResult, CaseResult
-
-NOTICE = "Research use only. Not for clinical use."
 
 OUTPUT_TYPES = ("dicom-seg", "nifti")
 REMEDIES = ("gaps", "irregular", "duplicates")
@@ -69,7 +68,7 @@ class _ListOptions(click.Command):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=NOTICE)
-@click.version_option(effvit_med.__version__, prog_name="effvit-med")
+@click.version_option(__version__, prog_name="effvit-med")
 def commands() -> None:
     """Segment medical scans with EfficientViT, on this machine.
 
@@ -126,6 +125,8 @@ def segment(source: Path, output: Path, bundle: Path | None, quiet: bool, verbos
     """
     _start_logging(quiet, verbose)
     result = _segment(source, output, bundle, options, quiet)
+    if not quiet:
+        _say_what_was_made(result)
     click.echo(json.dumps(_summary(result, output)))
     return result.exit_code
 
@@ -185,7 +186,7 @@ def demo(output: Path) -> int:
     if result.exit_code == 0:
         dice = score_demo(result.cases[0], samples / "truth" / "ct_axial.nii.gz")
         summary["dice"] = {name: round(value, 4) for name, value in dice.items()}
-        _say_what_was_made(result.cases[0], dice)
+        _say_what_was_made(result, dice)
     click.echo(json.dumps(summary))
     return result.exit_code
 
@@ -244,7 +245,7 @@ def _summary(result: BatchResult, output: Path) -> dict[str, Any]:
     """The JSON line: what became of each case."""
     states = [case.status for case in result.cases]
     return {
-        "status": {0: "ok", 1: "failed", 3: "refused"}[result.exit_code],
+        "status": _status(result.exit_code, states),
         "output": str(output),
         "segmented": states.count("segmented"),
         "refused": states.count("refused"),
@@ -256,8 +257,14 @@ def _summary(result: BatchResult, output: Path) -> dict[str, Any]:
     }
 
 
+def _status(exit_code: int, states: list[str]) -> str:
+    if exit_code and "segmented" in states:
+        return "partial"
+    return {0: "ok", 1: "failed", 3: "refused"}[exit_code]
+
+
 def _case_summary(case: CaseResult) -> dict[str, Any]:
-    plain: dict[str, Any] = {"case": case.case_id, "status": case.status}
+    plain: dict[str, Any] = {"case": case.case_id, "input": case.input, "status": case.status}
     if case.status != "segmented":
         return {**plain, "code": case.code, "message": case.message}
     plain["outputs"] = {kind: str(path) for kind, path in case.outputs.items()}
@@ -267,16 +274,19 @@ def _case_summary(case: CaseResult) -> dict[str, Any]:
     return {**plain, "seconds": dict(case.seconds)}
 
 
-def _say_what_was_made(case: CaseResult, dice: dict[str, float]) -> None:
+def _say_what_was_made(result: BatchResult, dice: dict[str, float] | None = None) -> None:
     """A few lines on stderr for a person."""
-    lines = ["", f"Segmented {case.case_id} in {sum(case.seconds.values()):.1f} s:"]
-    for row in case.measurements:
-        volume = "not found" if row.volume_ml is None else f"{row.volume_ml:7.1f} mL"
-        lines.append(
-            f"  {row.structure:14s} {volume}   Dice against the phantom's exact labels {dice[row.structure]:.3f}"
-        )
-    lines.append("Written:")
-    lines.extend(f"  {path}" for path in case.outputs.values())
+    lines = []
+    for case in result.cases:
+        if case.status != "segmented":
+            continue
+        lines.append(f"Segmented {case.case_id} in {sum(case.seconds.values()):.1f} s:")
+        for row in case.measurements:
+            volume = "not found" if row.volume_ml is None else f"{row.volume_ml:9.1f} mL"
+            cut = "  touches the edge of the scan" if row.cut_by_field_of_view else ""
+            score = f"  Dice against the phantom's exact labels {dice[row.structure]:.3f}" if dice else ""
+            lines.append(f"  {row.structure:14s} {volume:>12s}{score}{cut}")
+        lines.extend(f"  {path}" for path in case.outputs.values())
     click.echo("\n".join([*lines, NOTICE]), err=True)
 
 

@@ -5,12 +5,13 @@ share one preprocessing, one tiling and one label table.
 """
 
 from effvit_med.bundle.inferer import VolumeInferer
-from effvit_med.bundle.loading import list_cases, load_network, start_from
+from effvit_med.bundle.loading import list_cases, start_from
 from effvit_med.bundle.saving import SaveSegmentationd
-from effvit_med.bundle.transforms import LabelSourced, LoadVolumed, PrepareVolumed, SlicesToChannelsd
+from effvit_med.bundle.transforms import ClassesOfd, LabelSourced, LoadVolumed, PrepareVolumed, SlicesToChannelsd
 from effvit_med.engine.model import read_model
 
 __all__ = [
+    "ClassesOfd",
     "LabelSourced",
     "LoadVolumed",
     "PrepareVolumed",
@@ -18,7 +19,6 @@ __all__ = [
     "SlicesToChannelsd",
     "VolumeInferer",
     "list_cases",
-    "load_network",
     "read_model",
     "start_from",
 ]

@@ -45,5 +45,7 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI is not typed
         volumes = torch.as_tensor(inputs).cpu()
         scores = torch.stack([score_volume(volume, predict, self.scoring) for volume in volumes])
         if self.full_size and scores.shape[2:] != volumes.shape[2:]:
-            scores = torch.nn.functional.interpolate(scores, volumes.shape[2:], mode="trilinear")
+            factors = tuple(float(step) for step in self.scoring.stride)
+            whole = torch.nn.functional.interpolate(scores, scale_factor=factors, mode="trilinear")
+            scores = whole[:, :, : volumes.shape[2], : volumes.shape[3], : volumes.shape[4]]
         return scores.to(device)

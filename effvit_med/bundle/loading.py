@@ -1,10 +1,9 @@
-"""What a bundle's configs start from: the cases of a folder and the network with its weights."""
+"""What a bundle's configs start from: the cases of a folder, and weights to go on from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from effvit_med.engine.model import Model
 from effvit_med.errors import InputError
 from effvit_med.networks import SegmentationNetwork, load_weights
 
@@ -37,15 +36,3 @@ def start_from(network: SegmentationNetwork, weights: str = "") -> SegmentationN
     if weights:
         load_weights(network, Path(weights))
     return network
-
-
-def load_network(model: Model, weights: str | Path) -> SegmentationNetwork:
-    """The model's network with weights from a file, in evaluation mode.
-
-    Raises:
-        SettingsError: if the model's network cannot be built.
-        WeightsError: if the weights do not belong to it.
-    """
-    network = model.build_network()
-    load_weights(network, Path(weights))
-    return network.eval()

@@ -15,7 +15,7 @@ from effvit_med.bundle.metatensor import scan_of
 from effvit_med.engine.model import Model
 from effvit_med.engine.segmenter import describe_model, library_versions
 from effvit_med.io import write_nifti, write_record
-from effvit_med.volume import Provenance, Segmentation
+from effvit_med.volume import Provenance, Segmentation, Source
 
 
 class SaveSegmentationd(MapTransform):  # type: ignore[misc]  # MONAI is not typed
@@ -31,6 +31,7 @@ class SaveSegmentationd(MapTransform):  # type: ignore[misc]  # MONAI is not typ
         super().__init__(keys)
         self.model = model
         self.output_dir = Path(output_dir)
+        self._written: dict[str, str] = {}
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -50,9 +51,19 @@ class SaveSegmentationd(MapTransform):  # type: ignore[misc]  # MONAI is not typ
             )
             labels = data[key][0].cpu().numpy().astype(np.uint8 if len(self.model.labels) < 256 else np.uint16)
             segmentation = Segmentation(labels, geometry, self.model.labels, provenance)
-            folder = self.output_dir / (source.case_id if source else "case")
+            folder = self.output_dir / self._claim(source)
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "segmentation.nii.gz"
             write_nifti(segmentation, path)
             write_record(folder / "record.json", provenance, {"nifti": path})
         return dict(data)
+
+    def _claim(self, source: Source | None) -> str:
+        """A folder name for a case that no other case of this run has."""
+        path = str(source.files[0].path) if source else ""
+        name = wanted = source.case_id if source else "case"
+        number = 1
+        while self._written.setdefault(name, path) != path:
+            number += 1
+            name = f"{wanted}_{number}"
+        return name

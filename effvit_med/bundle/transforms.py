@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from torch import Tensor
 
 from effvit_med.bundle.metatensor import grid_of, scan_of, to_metatensor
 from effvit_med.engine.model import Model
 from effvit_med.engine.scoring import grid_stride
 from effvit_med.errors import GeometryError, InputError
-from effvit_med.io import open_input, read_case
+from effvit_med.io import open_input, read_case, read_nifti
 from effvit_med.transforms import label_grid, prepare, prepare_labels, strided_grid
-from effvit_med.volume import Volume
+from effvit_med.volume import Geometry, Source, Volume
 
 SAME_PLACE_MM = 0.1
 """How far the voxels of an image and of its label map may lie apart."""
@@ -54,14 +55,24 @@ class PrepareVolumed(MapTransform):  # type: ignore[misc]
         model: the bundle's model (`effvit_med.bundle.read_model`).
         label_key: the entry of the label map, or None.
 
+        at_least: size to which both are padded at the far end of each axis, the image with its smallest value.
+
     Raises:
         GeometryError: if image and label map do not lie on the same grid.
+        InputError: if the label map has a value that is not in the model's label table.
     """
 
-    def __init__(self, keys: KeysCollection, model: Model, label_key: str | None = None) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        model: Model,
+        label_key: str | None = None,
+        at_least: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(keys)
         self.model = model
         self.label_key = label_key
+        self.at_least = tuple(at_least or (1, 1, 1))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The entries on the network's grid."""
@@ -71,20 +82,51 @@ class PrepareVolumed(MapTransform):  # type: ignore[misc]
             volume = Volume(result[key][0].numpy(), geometry, modality, source)
             prepared = prepare(volume, self.model.preprocess)
             if self.label_key is not None:
-                result[self.label_key] = self._prepare_label(result[self.label_key], volume)
-            result[key] = to_metatensor(prepared.values, prepared.grid, volume)
+                label = self._prepare_label(result[self.label_key], volume)
+                result[self.label_key] = self._pad(label, 0.0)
+            result[key] = self._pad(to_metatensor(prepared.values, prepared.grid, volume), prepared.values.min())
         return result
+
+    def _pad(self, values: MetaTensor, fill: float | Tensor) -> MetaTensor:
+        missing = [max(0, least - size) for least, size in zip(self.at_least, values.shape[1:], strict=True)]
+        pad = [0, missing[2], 0, missing[1], 0, missing[0]]
+        return torch.nn.functional.pad(values, pad, value=float(fill)) if any(missing) else values
 
     def _prepare_label(self, label: MetaTensor, volume: Volume) -> MetaTensor:
         geometry, _, source = scan_of(label)
-        distance_mm = geometry.max_distance_mm(volume.geometry)
-        if distance_mm > SAME_PLACE_MM:
-            names = [each.files[0].path for each in (volume.source, source) if each]
-            raise GeometryError(
-                f"Image and label map {names} lie {distance_mm:.3f} mm apart; they must share one grid."
-            )
-        labels, grid = prepare_labels(label[0].numpy().astype(np.uint8), geometry, self.model.preprocess)
+        _check_same_place(geometry, source, volume.geometry, volume.source)
+        classes = self.model.classes_of(label[0].numpy(), _name(source))
+        labels, grid = prepare_labels(classes, geometry, self.model.preprocess)
         return to_metatensor(labels[None].float(), grid, volume)
+
+
+class ClassesOfd(MapTransform):  # type: ignore[misc]
+    """Turn label maps, on any grid, into class numbers of the model, and check that they lie on one grid.
+
+    Args:
+        keys: entries of label maps, (1, a0, a1, a2); all must share one grid.
+        model: the bundle's model.
+
+    Raises:
+        GeometryError: if the label maps do not lie on the same grid.
+        InputError: if a value is not in the model's label table.
+    """
+
+    def __init__(self, keys: KeysCollection, model: Model) -> None:
+        super().__init__(keys)
+        self.model = model
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The entries as class numbers."""
+        result = dict(data)
+        first: tuple[Geometry, Source | None] | None = None
+        for key in self.key_iterator(result):
+            geometry, _, source = scan_of(result[key])
+            first = first or (geometry, source)
+            _check_same_place(geometry, source, *first)
+            classes = self.model.classes_of(result[key].cpu().numpy(), _name(source))
+            result[key] = torch.from_numpy(classes.astype(np.int32))
+        return result
 
 
 class SlicesToChannelsd(MapTransform):  # type: ignore[misc]
@@ -144,7 +186,20 @@ class LabelSourced(MapTransform):  # type: ignore[misc]
         return result
 
 
+def _check_same_place(one: Geometry, one_source: Source | None, other: Geometry, other_source: Source | None) -> None:
+    distance_mm = one.max_distance_mm(other)
+    if distance_mm > SAME_PLACE_MM:
+        names = f"{_name(one_source)} and {_name(other_source)}"
+        raise GeometryError(f"{names} lie {distance_mm:.3f} mm apart; image and label map must share one grid.")
+
+
+def _name(source: Source | None) -> str:
+    return str(source.files[0].path) if source else "a volume made in memory"
+
+
 def _read_one(path: Path) -> Volume:
+    if path.is_file() and path.name.lower().endswith((".nii", ".nii.gz")):
+        return read_nifti(path)  # also label maps that effvit-med wrote, which are no cases to segment
     with open_input(path) as found:
         if len(found.cases) != 1:
             refused = "; ".join(f"{case.case_id}: {case.message}" for case in found.refused)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import shutil
 import tempfile
@@ -30,12 +32,29 @@ from effvit_med.io import (
     write_overlay,
     write_record,
 )
+from effvit_med.transforms.spatial import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume import Finding, Segmentation, Step, Volume
 from effvit_med.volume.measurements import Measurement, measure
 
 log = logging.getLogger(__name__)
 
 Case = DicomSeries | NiftiFile
+
+DAMAGED = frozenset({"UNREADABLE", "EMPTY_FILE", "GIT_LFS_POINTER", "UNREADABLE_PIXELS"})
+"""Codes of files that may have been slices of a series beside them."""
+
+OUTPUT_FILES = {
+    "dicom-seg": "segmentation.seg.dcm",
+    "nifti": "segmentation.nii.gz",
+    "labels": "segmentation.labels.json",
+    "measurements-csv": "measurements.csv",
+    "measurements-json": "measurements.json",
+    "overlay": "overlay.png",
+    "record": "record.json",
+}
+"""The names of the files of a case; a run replaces or removes all of them."""
+
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ class CaseResult:
         status: ``segmented``, ``refused`` (not safe to segment as it is) or ``failed``.
         code: a machine-readable word for why; empty if segmented.
         message: a sentence for why; empty if segmented.
+        input: where it lies below the input, to tell cases of the same name apart; empty if refused on sight.
         outputs: the written files by kind.
         measurements: one row per structure.
         findings: what was noticed on the way.
@@ -72,6 +92,7 @@ class CaseResult:
     status: str
     code: str = ""
     message: str = ""
+    input: str = ""
     outputs: Mapping[str, Path] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -131,13 +152,16 @@ def segment_input(
         OutputError: if results cannot be written at all: disk full, no permission.
         CancelledError: if ``cancelled`` said so.
     """
-    _make_folder(output)
     results: list[CaseResult] = []
     start = time.perf_counter()
+    if progress:
+        progress("find", 0, 1)
     with open_input(source, job.read) as found:
         find_s = time.perf_counter() - start
+        _make_folder(output)
         for aside in found.set_aside:
-            log.info("set aside %s: %s (%s)", aside.path.name, aside.reason, aside.code)
+            level = logging.WARNING if aside.code in DAMAGED else logging.INFO
+            log.log(level, "set aside %s: %s (%s)", aside.path.name, aside.reason, aside.code)
         for refused in found.refused:
             log.warning("refused %s: %s: %s %s", refused.case_id, refused.code, refused.message, refused.remedy)
             message = f"{refused.message} {refused.remedy}".strip()
@@ -145,80 +169,124 @@ def segment_input(
         for number, case in enumerate(found.cases, start=1):
             if on_case:
                 on_case(case.case_id, number, len(found.cases))
-            results.append(_run_case(case, output, segmenter, job, progress, cancelled))
+            task = _Task(case, _name_input(case, source), _look_beside(case, found.set_aside), output, job)
+            results.append(_run_case(task, segmenter, progress, cancelled))
         return BatchResult(tuple(results), found.set_aside, find_s)
 
 
-def _run_case(
-    case: Case,
-    output: Path,
-    segmenter: Segmenter,
-    job: Job,
-    progress: Progress | None,
-    cancelled: Cancelled | None,
-) -> CaseResult:
+@dataclass(frozen=True)
+class _Task:
+    """One case with all that decides what becomes of it."""
+
+    case: Case
+    input: str
+    findings: tuple[Finding, ...]
+    output: Path
+    job: Job
+
+    def result(self, status: str, code: str, message: str) -> CaseResult:
+        return CaseResult(self.case.case_id, status, code, message, input=self.input)
+
+
+def _run_case(task: _Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None) -> CaseResult:
     """One case from file to files; what goes wrong with it is its result, unless it would stop every case."""
     try:
-        return _segment_case(case, output, segmenter, job, progress, cancelled)
+        return _segment_case(task, segmenter, progress, cancelled)
     except CancelledError:
         raise
-    except OutputError as error:
-        if isinstance(error.__cause__, OSError):  # a full disk or a lack of permission meets every case
-            raise
-        return _failed(case, error)
     except RefusedError as error:
-        log.warning("refused %s: %s", case.case_id, error)
-        return CaseResult(case.case_id, "refused", error.code, str(error))
+        log.warning("refused %s: %s", task.case.case_id, error)
+        return task.result("refused", error.code, str(error))
     except EffvitError as error:
-        return _failed(case, error)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_THE_DISK:
+            raise  # a full disk or a lack of permission meets every case
+        log.error("failed %s: %s", task.case.case_id, error)  # noqa: TRY400 - our own errors say all in one line
+        return task.result("failed", type(error).__name__, str(error))
     except Exception as error:
-        log.error("crashed %s: %s: %s", case.case_id, type(error).__name__, error)  # noqa: TRY400
-        log.debug("trace of %s", case.case_id, exc_info=error)
+        log.error("crashed %s: %s: %s", task.case.case_id, type(error).__name__, error)  # noqa: TRY400
+        log.debug("trace of %s", task.case.case_id, exc_info=error)
         message = f"{type(error).__name__}: {error}. This is a fault of effvit-med; run with --verbose and report it."
-        return CaseResult(case.case_id, "failed", "CRASHED", message)
-
-
-def _failed(case: Case, error: EffvitError) -> CaseResult:
-    log.error("failed %s: %s", case.case_id, error)
-    return CaseResult(case.case_id, "failed", type(error).__name__, str(error))
+        return task.result("failed", "CRASHED", message)
 
 
 def _segment_case(
-    case: Case,
-    output: Path,
-    segmenter: Segmenter,
-    job: Job,
-    progress: Progress | None,
-    cancelled: Cancelled | None,
+    task: _Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None
 ) -> CaseResult:
+    tell = progress or (lambda *_: None)
     start = time.perf_counter()
-    volume = read_case(case)
+    tell("read", 0, 1)
+    volume = read_case(task.case)
     read_s = time.perf_counter() - start
-    kinds, left_out = _output_types(volume, job)
+    _check_folder_is_free(task.output / task.case.case_id, volume)
+    kinds, left_out = _output_types(volume, task.job)
     segmentation = segmenter.segment(volume, progress, cancelled)
     provenance = segmentation.provenance
     provenance = replace(
         provenance,
         steps=(Step("read", read_s), *provenance.steps),
-        findings=(*provenance.findings, *left_out),
+        findings=(*provenance.findings, *task.findings, *left_out),
     )
     segmentation = segmentation.with_provenance(provenance)
+    for finding in provenance.findings:
+        log.warning("%s: %s: %s", task.case.case_id, finding.code, finding.message)
     start = time.perf_counter()
+    tell("write", 0, 1)
     rows = measure(volume, segmentation)
-    with _case_folder(output, case.case_id) as (folder, final):
-        files, notes = _write_results(volume, segmentation, rows, folder, kinds, job)
-        write_s = time.perf_counter() - start
+    with _case_folder(task.output, task.case.case_id) as (folder, final):
+        files, notes = _write_results(volume, segmentation, rows, folder, kinds, task.job)
         provenance = replace(
             provenance,
-            steps=(*provenance.steps, Step("measure and write", write_s)),
-            findings=(*provenance.findings, *(Finding("HEADER_REPAIRED", note) for note in notes)),
+            steps=(*provenance.steps, Step("measure and write", time.perf_counter() - start)),
+            findings=(*provenance.findings, *(Finding("DICOM_SEG_NOTE", note) for note in notes)),
         )
-        write_record(folder / "record.json", provenance, files)
-    outputs = {kind: final / path.name for kind, path in files.items()} | {"record": final / "record.json"}
-    seconds = {step.name: round(step.seconds, 3) for step in provenance.steps}
+        write_record(folder / OUTPUT_FILES["record"], provenance, files)
+    tell("write", 1, 1)
     return CaseResult(
-        case.case_id, "segmented", outputs=outputs, measurements=rows, findings=provenance.findings, seconds=seconds
+        task.case.case_id,
+        "segmented",
+        input=task.input,
+        outputs={kind: final / name for kind, name in OUTPUT_FILES.items() if (final / name).exists()},
+        measurements=rows,
+        findings=provenance.findings,
+        seconds={step.name: round(step.seconds, 3) for step in provenance.steps},
     )
+
+
+def _files_of(case: Case) -> tuple[Path, ...]:
+    return case.files if isinstance(case, DicomSeries) else (case.path,)
+
+
+def _name_input(case: Case, source: Path) -> str:
+    """Where a case lies below the input: a NIfTI file, or the folder of a series."""
+    files = _files_of(case)
+    place = files[0] if len(files) == 1 else files[0].parent
+    return str(place.relative_to(source)) if source.is_dir() and place.is_relative_to(source) else source.name
+
+
+def _look_beside(case: Case, set_aside: tuple[SetAside, ...]) -> tuple[Finding, ...]:
+    """A finding if damaged files lie beside the files of a DICOM series: they may be slices of its ends."""
+    folders = {file.parent for file in _files_of(case)} if isinstance(case, DicomSeries) else set()
+    damaged = [aside.path.name for aside in set_aside if aside.code in DAMAGED and aside.path.parent in folders]
+    if not damaged:
+        return ()
+    named = ", ".join(sorted(damaged)[:5]) + (" ..." if len(damaged) > 5 else "")
+    message = f"{len(damaged)} files beside the slices cannot be read ({named}); the ends of the scan may be missing."
+    return (Finding("DAMAGED_FILES_BESIDE", message),)
+
+
+def _check_folder_is_free(folder: Path, volume: Volume) -> None:
+    """Refuse to write over the results of other input."""
+    try:
+        record = json.loads((folder / OUTPUT_FILES["record"]).read_text(encoding="utf-8"))
+        found = [file["sha256"] for file in record["source"]["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no record, or none of ours
+    if volume.source and found != [file.sha256 for file in volume.source.files]:
+        raise RefusedError(
+            "OUTPUT_TAKEN",
+            f"{folder} holds the results of other files of the same name.",
+            "Choose another output folder, or remove that one.",
+        )
 
 
 def _output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...], tuple[Finding, ...]]:
@@ -240,7 +308,11 @@ def _output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...], tup
     possible: tuple[OutputType, ...] = ("dicom-seg", "nifti")
     chosen = job.output_types or tuple(kind for kind in possible if kind not in reasons)
     is_dicom = volume.source is not None and volume.source.kind == "DICOM"
-    return chosen, tuple(reasons.values()) if is_dicom and job.output_types is None else ()
+    findings = [*reasons.values()] if is_dicom and job.output_types is None else []
+    if "nifti" in chosen and volume.geometry.shear_degrees > SHEAR_TOLERANCE_DEGREES:
+        text = "The NIfTI file is sheared as the scan is; programs built on ITK refuse such files. Use the DICOM SEG."
+        findings.append(Finding("NIFTI_SHEARED", text))
+    return chosen, tuple(findings)
 
 
 def _write_results(
@@ -255,17 +327,17 @@ def _write_results(
     files: dict[str, Path] = {}
     notes: tuple[str, ...] = ()
     if "dicom-seg" in kinds:
-        files["dicom-seg"] = folder / "segmentation.seg.dcm"
+        files["dicom-seg"] = folder / OUTPUT_FILES["dicom-seg"]
         notes = write_dicom_seg(segmentation, files["dicom-seg"], job.seg)
     if "nifti" in kinds:
-        files["nifti"] = folder / "segmentation.nii.gz"
+        files["nifti"] = folder / OUTPUT_FILES["nifti"]
         write_nifti(segmentation, files["nifti"])
-        files["labels"] = folder / "segmentation.labels.json"
-    files["measurements-csv"] = folder / "measurements.csv"
+        files["labels"] = folder / OUTPUT_FILES["labels"]
+    files["measurements-csv"] = folder / OUTPUT_FILES["measurements-csv"]
     write_measurements_csv(rows, files["measurements-csv"])
-    files["measurements-json"] = folder / "measurements.json"
+    files["measurements-json"] = folder / OUTPUT_FILES["measurements-json"]
     write_measurements_json(rows, files["measurements-json"], segmentation.provenance)
-    files["overlay"] = folder / "overlay.png"
+    files["overlay"] = folder / OUTPUT_FILES["overlay"]
     write_overlay(volume, segmentation, files["overlay"], rows)
     return files, notes
 
@@ -281,7 +353,8 @@ def _make_folder(folder: Path) -> None:
 def _case_folder(output: Path, case_id: str) -> Iterator[tuple[Path, Path]]:
     """A hidden folder to fill; at the end its files move into the case's own folder, the record last.
 
-    What else lies in the case's folder stays. On any error nothing moves and the hidden folder goes.
+    Files of an earlier run go; what else lies in the case's folder stays. On any error before the end nothing moves,
+    and the hidden folder goes.
     """
     final = output / case_id
     try:
@@ -291,7 +364,10 @@ def _case_folder(output: Path, case_id: str) -> Iterator[tuple[Path, Path]]:
     try:
         yield partial, final
         _make_folder(final)
-        for path in sorted(partial.iterdir(), key=lambda path: path.name == "record.json"):
+        for name in OUTPUT_FILES.values():
+            if name == OUTPUT_FILES["record"] or not (partial / name).exists():
+                (final / name).unlink(missing_ok=True)  # of an earlier run: without a record the folder is not whole
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == OUTPUT_FILES["record"]):
             path.replace(final / path.name)
     except OSError as error:
         raise OutputError(f"Results of {case_id} cannot be written into {final}: {error.strerror}.") from error

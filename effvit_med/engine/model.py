@@ -97,6 +97,25 @@ class Model:
             return classes
         return values.astype(np.uint16)[classes] if wide else values.astype(np.uint8)[classes]
 
+    def classes_of(self, values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+        """The class numbers of label values, to train on; the inverse of `values_of`.
+
+        Args:
+            values: label values, of any shape.
+            name: what the values came from, for the error.
+
+        Returns:
+            uint8 class numbers of the same shape.
+
+        Raises:
+            InputError: if a value is not in the label table, or there are more than 255 structures.
+        """
+        known = np.array([0, *(label.value for label in self.labels)])
+        unknown = sorted(set(np.unique(values).tolist()) - set(known.tolist()))
+        if unknown or len(known) > 256:
+            raise InputError(f"{name} has the label values {unknown}; {self.name} knows {known.tolist()}.")
+        return np.searchsorted(known, values).astype(np.uint8)
+
     def build_network(self) -> SegmentationNetwork:
         """The network with fresh weights.
 
@@ -127,11 +146,12 @@ def shipped_bundle() -> Path:
     return inside if inside.is_dir() else package.parent
 
 
-def read_model(bundle: Path | str | None = None) -> Model:
+def read_model(bundle: Path | str | None = None, weights: Path | str | None = None) -> Model:
     """What a bundle says about its model.
 
     Args:
         bundle: the bundle's folder; None for the one that comes with effvit-med.
+        weights: a weights file to use in place of the bundle's own; None or empty for its own.
 
     Returns:
         The model, with all values checked.
@@ -167,7 +187,7 @@ def read_model(bundle: Path | str | None = None) -> Model:
         version=file.version,
         description=file.description,
         modalities=file.modalities,
-        weights=folder / file.weights,
+        weights=Path(weights) if weights else folder / file.weights,
         network=file.network,
         preprocess=preprocess,
         tiling=tiling,
@@ -177,6 +197,9 @@ def read_model(bundle: Path | str | None = None) -> Model:
 
 def _check_agreement(path: Path, file: ModelFile, preprocess: Preprocess, labels: LabelTable) -> None:
     """Raise SettingsError where two parts of a model file contradict each other."""
+    values = [row["value"] for row in file.labels]
+    if values != sorted(values):
+        raise SettingsError(f"{path}: the label values {values} must rise, because class i is the i-th row.")
     wanted = {
         "spatial_dims": preprocess.spatial_dims,
         "in_channels": preprocess.slices_per_input,

@@ -62,13 +62,14 @@ def score_volume(
     """
     window, stride = scoring.tiling.window, scoring.stride
     size = (values.shape[1], values.shape[2], values.shape[3])
-    padded = _pad(values, padded_size(size, window, stride))
+    flat_axes = (0,) if scoring.preprocess.spatial_dims == 2 else ()
+    padded = _pad(values, padded_size(size, window, stride), repeat_slices=bool(flat_axes))
     shape: Size = (padded.shape[1], padded.shape[2], padded.shape[3])
     out_window = _divide(window, stride)
-    weight = blending_weight(out_window, (0,) if scoring.preprocess.spatial_dims == 2 else ())
+    weight = blending_weight(out_window, flat_axes)
     weights = torch.zeros(_divide(shape, stride))
     total: Tensor | None = None
-    starts = place_windows(shape, scoring.tiling, stride)
+    starts = place_windows(shape, scoring.tiling, stride, flat_axes)
     for first in range(0, len(starts), scoring.batch_size):
         batch = starts[first : first + scoring.batch_size]
         for start, logits in zip(batch, _predict_windows(padded, batch, predict, scoring), strict=True):
@@ -104,8 +105,13 @@ def _divide(sizes: Size, steps: Size) -> Size:
     return sizes[0] // steps[0], sizes[1] // steps[1], sizes[2] // steps[2]
 
 
-def _pad(values: Float[Tensor, "channels g0 g1 g2"], size: Size) -> Float[Tensor, "channels p0 p1 p2"]:
-    """Values made larger at the far end of each axis, by their smallest value (air)."""
+def _pad(
+    values: Float[Tensor, "channels g0 g1 g2"], size: Size, *, repeat_slices: bool
+) -> Float[Tensor, "channels p0 p1 p2"]:
+    """Values made larger at the far end of each axis, by their smallest value (air) or by repeating the last slice."""
     missing = [wanted - found for wanted, found in zip(size, values.shape[1:], strict=True)]
+    if repeat_slices and missing[0]:  # they are neighbours of the last slices, which shall not see air
+        values = torch.cat([values, values[:, -1:].expand(-1, missing[0], -1, -1)], dim=1)
+        missing[0] = 0
     pad = [0, missing[2], 0, missing[1], 0, missing[0]]
     return torch.nn.functional.pad(values, pad, value=float(values.min())) if any(missing) else values

@@ -20,7 +20,7 @@ import effvit_med
 from effvit_med.engine.model import Model, read_model
 from effvit_med.engine.scoring import Scoring, grid_stride, score_volume
 from effvit_med.engine.settings import Settings
-from effvit_med.engine.tiling import Tiling
+from effvit_med.engine.tiling import Tiling, padded_size
 from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.networks import fold_batchnorm
 from effvit_med.transforms import label_grid, prepare, strided_grid
@@ -82,6 +82,7 @@ class Segmenter:
         self.device = _choose_device(settings.device)
         network = fold_batchnorm(model.load_network())
         self._network = network.to(self.device)
+        padded_size((1, 1, 1), model.tiling.window, grid_stride(network.output_stride))
         overlap = model.tiling.overlap if settings.overlap is None else settings.overlap
         self.scoring = Scoring(
             preprocess=model.preprocess,
@@ -153,7 +154,8 @@ class Segmenter:
 def describe_model(model: Model, tiling: Tiling) -> dict[str, Any]:
     """The choices of a bundle that change the labels, as plain values for the record."""
     preprocess = dataclasses.asdict(model.preprocess)
-    return {"network": model.network, "preprocess": preprocess, **dataclasses.asdict(tiling)}
+    labels = model.labels.to_dicts()
+    return {"network": model.network, "preprocess": preprocess, **dataclasses.asdict(tiling), "labels": labels}
 
 
 def library_versions() -> dict[str, str]:

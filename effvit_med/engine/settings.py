@@ -15,7 +15,7 @@ Remedy = Literal["gaps", "irregular", "duplicates"]
 class Settings(BaseModel):
     """How to segment.
 
-    Every field has a default, and every field's description is the help text of its command-line option.
+    Every field has a default and is an option of the command line; a test holds the two together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

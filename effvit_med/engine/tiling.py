@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,8 @@ class Tiling:
         SettingsError: if a size is below 1 or the overlap is out of range.
     """
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
     window: Size
     overlap: float = 0.5
 
@@ -50,7 +53,7 @@ def padded_size(shape: Size, window: Size, stride: Size) -> Size:
     return sizes[0], sizes[1], sizes[2]
 
 
-def place_windows(shape: Size, tiling: Tiling, stride: Size = (1, 1, 1)) -> list[Size]:
+def place_windows(shape: Size, tiling: Tiling, stride: Size = (1, 1, 1), flat_axes: tuple[int, ...] = ()) -> list[Size]:
     """The first index of each window, ordered along axis 0.
 
     Windows are spread evenly, at multiples of the stride, so that every voxel is covered and none lies outside.
@@ -59,14 +62,15 @@ def place_windows(shape: Size, tiling: Tiling, stride: Size = (1, 1, 1)) -> list
         shape: size of the padded grid (see `padded_size`).
         tiling: window and overlap.
         stride: windows start at multiples of this.
+        flat_axes: axes without overlap (the slices of a 2D network, which do not see one another there).
 
     Examples:
         >>> place_windows((8, 8, 12), Tiling((8, 8, 8), 0.5))
         [(0, 0, 0), (0, 0, 4)]
     """
     starts = []
-    for size, window, step in zip(shape, tiling.window, stride, strict=True):
-        advance = max(step, math.floor(window * (1 - tiling.overlap)))
+    for axis, (size, window, step) in enumerate(zip(shape, tiling.window, stride, strict=True)):
+        advance = window if axis in flat_axes else max(step, math.floor(window * (1 - tiling.overlap)))
         count = 1 + math.ceil(max(0, size - window) / advance)
         last = size - window
         starts.append(sorted({round(i * last / max(1, count - 1) / step) * step for i in range(count)}))

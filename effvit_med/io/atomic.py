@@ -62,7 +62,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _bring_to_disk(path.parent)
     except OSError as error:
-        raise OutputError(_explain(path, temporary, error)) from error
+        cause = _root_cause(error)
+        raise OutputError(_explain(path, temporary, cause)) from cause
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -122,6 +123,16 @@ def _bring_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _root_cause(error: OSError) -> OSError:
+    """The error with a number that stands behind one without: some libraries wrap what the system said."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _explain(path: Path, temporary: Path, error: OSError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,17 +86,19 @@ def why_no_dicom_seg(volume: Volume) -> Finding | None:
     """
     source = volume.source
     if source is None or source.kind != "DICOM":
-        return Finding("NO_DICOM_SOURCE", "A DICOM SEG needs the headers of DICOM slices, and this is no DICOM series.")
+        return Finding("NO_DICOM_SOURCE", "No DICOM SEG: it needs the headers of DICOM slices; this is no DICOM.")
     uids = [source.study_instance_uid, source.series_instance_uid, *(file.sop_instance_uid for file in source.files)]
     if not all(uids):
-        text = "A DICOM SEG refers to study, series and slices by their UIDs, and some of them are empty."
+        text = "No DICOM SEG: it refers to study, series and slices by their UIDs, and some of them are empty."
         return Finding("EMPTY_UIDS", text)
     if any(finding.code == "SEVERAL_STUDIES" for finding in source.findings):
-        text = "A DICOM SEG belongs to one study, and the slices of this series name several."
+        text = "No DICOM SEG: it belongs to one study, and the slices of this series name several."
         return Finding("SLICES_OF_SEVERAL_STUDIES", text)
     pixels = volume.geometry.shape[1] * volume.geometry.shape[2]
     if pixels < _FEWEST_PIXELS:
-        return Finding("TINY_SLICES", f"The library that packs the bits of a DICOM SEG fails below 8 pixels: {pixels}.")
+        return Finding(
+            "TINY_SLICES", f"No DICOM SEG: frames of {pixels} pixels, fewer than 8, would be packed wrongly."
+        )
     return None
 
 
@@ -188,7 +191,11 @@ def _choose_content(segmentation: Segmentation, options: SegOptions) -> _Content
 def _build(segmentation: Segmentation, headers: Headers, content: _Content, options: SegOptions) -> Dataset:
     provenance = segmentation.provenance
     started = _started(provenance, headers.slices[0])
-    job = (provenance.identity(), options.segmentation_type, str(options.strip_free_text), str(options.series_number))
+    drawn = hashlib.sha256(np.ascontiguousarray(segmentation.labels).data).hexdigest()
+    job = (
+        provenance.identity(), drawn, options.segmentation_type, str(options.strip_free_text),
+        str(options.series_number),
+    )  # fmt: skip
     try:
         dataset = hd.seg.Segmentation(
             source_images=headers.slices,

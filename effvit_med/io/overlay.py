@@ -178,11 +178,13 @@ def _draw_frame(picture: Image.Image, volume: Volume, segmentation: Segmentation
     draw = ImageDraw.Draw(picture)
     _write(draw, (_MARGIN, _HEAD // 2), f"{made.bundle} {made.bundle_version}", 26, _TEXT, anchor="lm")
     case = made.source.case_id if made.source else ""
-    window = f"window {CT_WINDOW_HU[0]:.0f} / {CT_WINDOW_HU[1]:.0f} HU" if volume.modality == "CT" else ""
+    window = f"level {CT_WINDOW_HU[0]:.0f} width {CT_WINDOW_HU[1]:.0f} HU" if volume.modality == "CT" else ""
     right = "   ".join(part for part in (case, volume.modality, window) if part)
     _write(draw, (WIDTH_PX - _MARGIN, _HEAD // 2), right, 16, _FAINT, anchor="rm")
     foot = picture.height - _FOOT // 2
-    _write(draw, (_MARGIN, foot), made.notice, 18, _MARK, anchor="lm")
+    codes = ", ".join(dict.fromkeys(finding.code for finding in made.findings))
+    notice = f"{made.notice}   Findings: {codes}" if codes else made.notice
+    _write(draw, (_MARGIN, foot), notice, 18, _MARK, anchor="lm")
     version = f"effvit-med {made.versions.get('effvit-med', '')}".strip()
     _write(draw, (WIDTH_PX - _MARGIN, foot), f"{version}   {made.identity()[:12]}", 14, _FAINT, anchor="rm")
 

@@ -81,17 +81,8 @@ def make_stack(volume: Volume, segmentation: Segmentation) -> DisplayStack:
 
 
 def find_box(stack: DisplayStack) -> Box:
-    """The labels with 30 mm around them, or the whole scan where there are none."""
-    touched = [np.flatnonzero(stack.labels.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    if not touched[0].size:
-        return Box((0, 0, 0), stack.geometry.shape)
-    margins = [int(np.ceil(_MARGIN_MM / spacing)) for spacing in stack.geometry.spacing_mm]
-    start = [max(0, int(found[0]) - margin) for found, margin in zip(touched, margins, strict=True)]
-    stop = [
-        min(size, int(found[-1]) + margin + 1)
-        for found, margin, size in zip(touched, margins, stack.geometry.shape, strict=True)
-    ]
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    """The whole scan: what the labels leave out must be seen as well."""
+    return Box((0, 0, 0), stack.geometry.shape)
 
 
 def find_centre(stack: DisplayStack) -> tuple[int, int, int]:

@@ -15,8 +15,8 @@ from effvit_med.volume.provenance import Provenance
 
 MEASUREMENTS_FORMAT = "effvit-med measurements 1"
 
-_VOLUME_DIGITS = 5  # of a millilitre: a hundredth of a cubic millimetre
-_INTENSITY_DIGITS = 4
+_VOLUME_DIGITS = 3  # of a millilitre: a cubic millimetre
+_INTENSITY_DIGITS = 2
 
 
 def measurement_row(measurement: Measurement) -> dict[str, Any]:

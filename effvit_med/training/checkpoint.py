@@ -1,4 +1,4 @@
-"""What a training run keeps: its whole state after each epoch, and the best weights so far; each file whole."""
+"""What a training run keeps: its state after each epoch, and the best weights so far; each file whole."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PREFIX = "run"
 
 
 class RunCheckpoint:
-    """A MONAI handler that keeps the whole state of a run after each epoch, and goes on from it.
+    """A MONAI handler that keeps network, optimizer and schedule after each epoch, and goes on from them.
 
-    Beside the objects it is given it keeps the trainer's own state, which a YAML file cannot name in one of the
-    trainer's handlers. A checkpoint is written beside the one before it and renamed, so that a run killed at any
-    moment leaves one to go on from.
+    The random crops after going on are others than they would have been without the stop. Beside the objects it is
+    given it keeps the trainer's own state, which a YAML file cannot name in one of the trainer's handlers. A checkpoint
+    is written beside the one before it and renamed, so that a run killed at any moment leaves one to go on from.
 
     Args:
         save_dir: folder of the checkpoints.
@@ -55,7 +55,7 @@ class RunCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), checkpoint)
 
     def _newest(self) -> Path:
-        found = sorted(self.save_dir.glob(f"{_PREFIX}_checkpoint_*.pt"), key=lambda path: path.stat().st_mtime)
+        found = sorted(self.save_dir.glob(f"{_PREFIX}_checkpoint_*.pt"), key=_epoch_of)
         if not found:
             raise InputError(f"There is no checkpoint to go on from in {self.save_dir}; leave out --resume true.")
         return found[-1]
@@ -97,6 +97,11 @@ class BestWeights:
 
 def _epoch(engine: Engine, _: object) -> int:
     return int(engine.state.epoch)
+
+
+def _epoch_of(path: Path) -> int:
+    number = path.stem.rpartition("_")[2]
+    return int(number) if number.isdigit() else -1
 
 
 def _load(path: Path, objects: Mapping[str, Any]) -> None:

@@ -39,6 +39,9 @@ def write_phantom_dataset(folder: str | Path, training: Iterable[int], validatio
     """
     folder = Path(folder)
     training, validation = list(training), list(validation)
+    negative = [seed for seed in training + validation if seed < 0]
+    if negative:
+        raise SettingsError(f"The seeds {negative} are negative; give seeds of 0 or more.")
     shared = sorted(set(training) & set(validation))
     if shared:
         raise SettingsError(f"The seeds {shared} are in training and in validation; a case belongs to one of them.")
@@ -75,7 +78,7 @@ def read_datalist(path: str | Path, part: str, held_out: float = 0.2, seed: int 
         One mapping per case, with ``image`` and ``label``.
 
     Raises:
-        InputError: if the file cannot be read, or has no cases of that part.
+        InputError: if the file cannot be read, has no cases of that part, or a case lacks a path.
         SettingsError: if the part is unknown.
     """
     path = Path(path)
@@ -89,13 +92,16 @@ def read_datalist(path: str | Path, part: str, held_out: float = 0.2, seed: int 
         raise InputError(f"{path} is no MSD dataset.json with a 'training' list: {error}.") from error
     if validation is None:
         order = np.random.default_rng(seed).permutation(len(cases))
-        drawn = set(order[: round(len(cases) * held_out)].tolist())
+        drawn = set(order[: max(1, round(len(cases) * held_out))].tolist())
         validation = [case for number, case in enumerate(cases) if number in drawn]
         cases = [case for number, case in enumerate(cases) if number not in drawn]
     chosen = cases if part == "training" else validation
     if not chosen:
         raise InputError(f"{path} has no {part} cases; it has {len(cases)} for training.")
-    return [{key: str((path.parent / case[key]).resolve()) for key in ("image", "label")} for case in chosen]
+    try:
+        return [{key: str((path.parent / case[key]).resolve()) for key in ("image", "label")} for case in chosen]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: a {part} case lacks an 'image' or a 'label' path ({error}).") from error
 
 
 def _write_case(folder: Path, seed: int, names: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,8 @@ class Intensity:
     Raises:
         SettingsError: if the kind is unknown, low is not below high, or a percentile is outside 0 to 100.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Literal["window", "percentile"] = "window"
     low: float = -200.0

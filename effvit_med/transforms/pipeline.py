@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from effvit_med.errors import SettingsError
+from effvit_med.errors import GeometryError, InputError, RefusedError, SettingsError
 from effvit_med.transforms.intensity import Intensity, scale_intensity
 from effvit_med.transforms.spatial import network_grid, resample
 from effvit_med.volume import Geometry, Volume
+
+LARGEST_GRID = 1 << 30
+"""Voxels of the largest grid that a scan is brought onto: two metres of 1 mm slices of 700 x 700."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,11 @@ class Preprocess:
         neighbours: slices on each side of the middle one, 2D networks only.
 
     Raises:
-        SettingsError: if a spacing is not above 0, spatial_dims is not 2 or 3, or neighbours is negative or used
-            with 3D.
+        SettingsError: if a spacing is not above 0, the orientation has not one letter for each patient axis,
+            spatial_dims is not 2 or 3, or neighbours is negative or used with 3D.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     spacing_mm: tuple[float | None, float | None, float | None]
     orientation: str | None = "SPL"
@@ -44,8 +50,13 @@ class Preprocess:
     neighbours: int = 0
 
     def __post_init__(self) -> None:
-        if [spacing is None or spacing > 0 for spacing in self.spacing_mm] != [True] * 3:
+        if [spacing is None or 0 < spacing < np.inf for spacing in self.spacing_mm] != [True] * 3:
             raise SettingsError(f"spacing_mm is {self.spacing_mm}; give three spacings above 0, or null to keep one.")
+        if self.orientation is not None:
+            try:
+                Geometry(np.eye(4), (1, 1, 1)).reorienting(self.orientation)
+            except GeometryError as error:
+                raise SettingsError(str(error)) from error
         if self.spatial_dims not in (2, 3):
             raise SettingsError(f"spatial_dims is {self.spatial_dims}; it must be 2 or 3.")
         if self.neighbours < 0 or (self.neighbours and self.spatial_dims == 3):
@@ -81,9 +92,14 @@ def prepare(volume: Volume, settings: Preprocess) -> Prepared:
         The values and their grid.
 
     Raises:
-        GeometryError: if the orientation does not name three different patient axes.
+        InputError: if a value of the scan is not finite.
+        RefusedError: if the grid would be larger than any scan, as when a spacing in the header is wrong.
     """
+    if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():
+        count = int(np.count_nonzero(~np.isfinite(volume.array)))
+        raise InputError(f"{count} voxels of the scan are not finite; replace them, or read it with effvit_med.io.")
     grid = network_grid(volume.geometry, settings.orientation, settings.spacing_mm)
+    _check_size(grid, volume.geometry)
     values = resample(_as_tensor(volume.array), volume.geometry, grid, fill=float(volume.array.min()))
     return Prepared(scale_intensity(values, settings.intensity)[None], grid)
 
@@ -102,9 +118,10 @@ def prepare_labels(
         uint8 labels and their grid, the same as `prepare` gives for the scan.
 
     Raises:
-        GeometryError: if the orientation does not name three different patient axes.
+        RefusedError: if the grid would be larger than any scan.
     """
     grid = network_grid(geometry, settings.orientation, settings.spacing_mm)
+    _check_size(grid, geometry)
     result = torch.zeros(grid.shape, dtype=torch.uint8)
     best = torch.zeros(grid.shape)
     for value in np.flatnonzero(np.bincount(labels.ravel())):
@@ -114,10 +131,21 @@ def prepare_labels(
     return result, grid
 
 
+def _check_size(grid: Geometry, scan: Geometry) -> None:
+    if math.prod(grid.shape) > LARGEST_GRID:
+        raise RefusedError(
+            "TOO_LARGE",
+            f"A scan of {scan.shape} voxels at {scan.spacing_mm} mm would need a grid of {grid.shape} at "
+            f"{grid.spacing_mm} mm.",
+            "Check the spacing in its header.",
+        )
+
+
 def _as_tensor(array: npt.NDArray[Any]) -> Tensor:
     """An array as a tensor without a copy where torch knows its type and strides."""
     known = array.dtype in (np.bool_, np.uint8, np.int16, np.int32, np.float32) and array.dtype.isnative
-    return torch.from_numpy(np.ascontiguousarray(array if known else array.astype(np.float32)))
+    array = np.ascontiguousarray(array if known else array.astype(np.float32))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def stack_neighbours(

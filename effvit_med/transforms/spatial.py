@@ -119,7 +119,8 @@ def network_grid(
     Args:
         geometry: the scan's.
         orientation: three letters such as ``"SPL"``, or None to keep the scan's axes.
-        spacing_mm: the spacing along each axis of the result; None keeps that axis of the scan exactly as it is.
+        spacing_mm: the spacing along each axis of the result; None keeps that axis of the scan as it is: exactly, or
+            for a tilted scan its spacing, along the normal for the slices.
 
     Returns:
         The grid.
@@ -128,20 +129,23 @@ def network_grid(
         GeometryError: if the letters do not name three different patient axes.
     """
     scan = geometry if orientation is None else geometry.reoriented(orientation)
-    directions = scan.directions.copy()
-    if scan.shear_degrees > SHEAR_TOLERANCE_DEGREES:
+    directions, steps = scan.directions.copy(), np.array(scan.spacing_mm)
+    sheared = scan.shear_degrees > SHEAR_TOLERANCE_DEGREES
+    if sheared:
         directions = _square_directions(scan)
+        steps = np.abs((directions * scan.affine[:3, :3]).sum(axis=0))  # between slices: along their normal
     local = np.linalg.solve(directions, scan.corners_world().T)  # (axis, corner), mm along each direction
     low, high = local.min(axis=1), local.max(axis=1)
     affine, shape, offsets = np.eye(4), [1, 1, 1], None
     start = np.linalg.solve(directions, scan.affine[:3, 3])
     for axis, spacing in enumerate(spacing_mm):
-        if spacing is None:
-            shape[axis], step = scan.shape[axis], scan.spacing_mm[axis]
+        step = float(steps[axis]) if spacing is None else spacing
+        if spacing is None and not sheared:
+            shape[axis] = scan.shape[axis]
             offsets = scan.slice_offsets if axis == scan.slice_axis else offsets
         else:
-            shape[axis], step = max(1, int(np.ceil((high[axis] - low[axis]) / spacing - 1e-6))), spacing
-            start[axis] = (low[axis] + high[axis]) / 2 - (shape[axis] - 1) / 2 * spacing
+            shape[axis] = max(1, int(np.ceil((high[axis] - low[axis]) / step - 1e-6)))
+            start[axis] = (low[axis] + high[axis]) / 2 - (shape[axis] - 1) / 2 * step
         affine[:3, axis] = directions[:, axis] * step
     affine[:3, 3] = directions @ start
     sizes = (shape[0], shape[1], shape[2])
@@ -154,7 +158,11 @@ def strided_grid(grid: Geometry, stride: tuple[int, int, int]) -> Geometry:
     affine[:3, 3] += grid.affine[:3, :3] @ ((np.array(stride) - 1) / 2)
     affine[:3, :3] *= np.array(stride)
     shape = tuple(-(-size // step) for size, step in zip(grid.shape, stride, strict=True))
-    return replace(grid, affine=affine, shape=(shape[0], shape[1], shape[2]))
+    offsets, step = grid.slice_offsets, stride[grid.slice_axis]
+    if offsets is not None:
+        blocks = [offsets[first : first + step] for first in range(0, len(offsets), step)]
+        offsets = tuple((float(np.mean(block)) - (step - 1) / 2) / step for block in blocks)
+    return replace(grid, affine=affine, shape=(shape[0], shape[1], shape[2]), slice_offsets=offsets)
 
 
 def resample(

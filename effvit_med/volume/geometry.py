@@ -62,7 +62,7 @@ class Geometry:
     slice_axis: int = 0
 
     def __post_init__(self) -> None:
-        affine = np.array(self.affine, dtype=np.float64)
+        affine = np.array(self.affine, dtype=np.float64) + 0.0  # no negative zeros: equal is equal
         if affine.shape != (4, 4):
             raise GeometryError(f"The affine has shape {affine.shape}; give a 4 by 4 matrix from index to LPS mm.")
         if not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
@@ -77,9 +77,11 @@ class Geometry:
             raise GeometryError(f"slice_axis is {self.slice_axis}; it must be 0, 1 or 2.")
         if self.slice_offsets is not None:
             offsets = tuple(float(offset) for offset in self.slice_offsets)
-            if len(offsets) != shape[self.slice_axis] or not (np.diff(offsets) > 0).all():
+            if len(offsets) != shape[self.slice_axis] or not (
+                np.isfinite(offsets).all() and (np.diff(offsets) > 0).all()
+            ):
                 raise GeometryError(
-                    f"slice_offsets {offsets} must be {shape[self.slice_axis]} strictly increasing numbers."
+                    f"slice_offsets {offsets} must be {shape[self.slice_axis]} finite, strictly increasing numbers."
                 )
             object.__setattr__(self, "slice_offsets", offsets)
         affine.setflags(write=False)

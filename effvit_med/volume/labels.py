@@ -154,14 +154,18 @@ def _label(row: Mapping[str, Any]) -> Label:
         raise SettingsError(f"The label row {dict(row)} lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
     laterality = row.get("laterality")
     category = row.get("category")
-    colour = tuple(int(part) for part in row.get("colour", (255, 0, 0)))
+    value, colour = row["value"], row.get("colour", (255, 0, 0))
+    if not isinstance(value, int):
+        raise SettingsError(f"The value of the label row {dict(row)} is {value!r}; it must be a whole number.")
+    if isinstance(colour, str) or not isinstance(colour, Sequence) or not all(isinstance(p, int) for p in colour):
+        raise SettingsError(f"The colour of the label row {dict(row)} is {colour!r}; give three numbers, 0 to 255.")
     return Label(
-        value=int(row["value"]),
+        value=value,
         name=str(row["name"]),
         type=_code(row["type"]),
         category=ANATOMICAL_STRUCTURE if category is None else _code(category),
         laterality=None if laterality is None else LATERALITIES.get(str(laterality)) or _code(laterality),
-        colour=colour,  # type: ignore[arg-type]  # LabelTable checks the length and says which label is wrong
+        colour=tuple(colour),
     )
 
 

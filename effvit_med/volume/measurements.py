@@ -13,7 +13,7 @@ from effvit_med.volume.labels import Code, Label
 from effvit_med.volume.segmentation import Segmentation
 from effvit_med.volume.volume import Volume
 
-NOT_FOUND = "not found in the field of view"
+NOT_FOUND = "not found by the model"
 NOT_FINITE = "some values under the structure are not finite numbers"
 
 _SAME_GRID_MM = 0.01

@@ -7,12 +7,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
+from effvit_med import NOT_FOR_CLINICAL_USE
 from effvit_med.volume.volume import Finding, Source
-
-NOT_FOR_CLINICAL_USE = "Research use only. Not for clinical use."
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ class Provenance:
     notice: str = NOT_FOR_CLINICAL_USE
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
-        object.__setattr__(self, "versions", MappingProxyType(dict(self.versions)))
+        object.__setattr__(self, "settings", dict(self.settings))
+        object.__setattr__(self, "versions", dict(self.versions))
 
     def identity(self) -> str:
         """A hex digest of all that decides the labels: input bytes, weights, settings and our version.

@@ -39,6 +39,19 @@ def test_the_middle_slice_of_a_stack_is_what_is_labelled(size, neighbours: int) 
     assert torch.allclose(scores, values, atol=1e-5)
 
 
+@given(st.integers(1, 12), st.integers(0, 2), st.integers(1, 9))
+def test_slices_at_a_time_do_not_change_a_25d_network(slices: int, neighbours: int, at_a_time: int) -> None:
+    """A network that averages its stack gives the same for one slice at a time and for many, also at the ends."""
+    values = torch.randn(1, slices, 8, 8)
+    preprocess = Preprocess(SPACING, spatial_dims=2, neighbours=neighbours)
+
+    def score(count: int) -> torch.Tensor:
+        scoring = Scoring(preprocess, Tiling((count, 8, 8), 0.5), (1, 1, 1))
+        return score_volume(values, lambda tiles: tiles.mean(dim=1, keepdim=True), scoring)
+
+    assert torch.allclose(score(at_a_time), score(1), atol=1e-5)
+
+
 @given(st.tuples(*[st.integers(2, 21)] * 3))
 def test_a_coarse_output_has_one_value_per_block(size) -> None:
     """At output stride 2 there are ceil(n / 2) scores along each axis, each the mean of its block."""

@@ -34,12 +34,12 @@ def test_csv_has_a_row_for_every_structure_and_empty_cells_for_the_unknown(tmp_p
         rows = list(csv.DictReader(stream))
     assert [row["structure"] for row in rows] == ["liver", "kidney_left", "kidney_right", "spleen"]
     liver, left, right, _ = rows
-    assert (liver["voxels"], liver["volume_ml"], liver["intensity_mean"]) == ("40", "0.0756", "55.0")
+    assert (liver["voxels"], liver["volume_ml"], liver["intensity_mean"]) == ("40", "0.076", "55.0")
     assert (liver["intensity_unit"], liver["cut_by_field_of_view"], liver["reason"]) == ("HU", "false", "")
     assert (left["laterality_meaning"], left["laterality_value"], liver["laterality_value"]) == ("Left", "7771000", "")
     assert (left["code_value"], left["code_scheme"], left["cut_by_field_of_view"]) == ("64033007", "SCT", "true")
     assert [right[name] for name in ("voxels", "volume_ml", "intensity_mean", "intensity_sd")] == [""] * 4
-    assert right["reason"] == "not found in the field of view"
+    assert right["reason"] == "not found by the model"
 
 
 def test_csv_of_nothing_has_a_header(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_json_holds_the_same_rows_with_notice_and_identity(tmp_path: Path, made:
     content = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
     assert content["notice"] == "Research use only. Not for clinical use."
     assert content["identity"] == provenance.identity()
-    assert content["measurements"][0]["volume_ml"] == 0.0756
+    assert content["measurements"][0]["volume_ml"] == 0.076
     assert content["measurements"][2]["volume_ml"] is None
     write_measurements_csv(measurements, tmp_path / "m.csv")
     header = (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()[0]

@@ -14,6 +14,7 @@ from effvit_med.volume import Geometry
 from tests.geometries import ORIENTATIONS, geometries
 
 spacings = st.tuples(*[st.floats(0.5, 6.0)] * 3)
+spacings_or_none = st.tuples(*[st.none() | st.floats(0.5, 6.0)] * 3)
 
 
 def _ramp(geometry: Geometry, slope: tuple[float, float, float]) -> torch.Tensor:
@@ -55,7 +56,7 @@ def test_a_tilted_irregular_ramp_is_right_where_nothing_is_thinned(geometry: Geo
     assert np.allclose(result.numpy()[inside], _ramp(grid, (1.0, 1.0, 1.0)).numpy()[inside], atol=5e-3)
 
 
-@given(geometries(), st.sampled_from([None, *ORIENTATIONS]), spacings)
+@given(geometries(), st.sampled_from([None, *ORIENTATIONS]), spacings_or_none)
 def test_the_network_grid_covers_the_scan(geometry: Geometry, orientation: str | None, spacing) -> None:
     """Every corner of the scan lies inside the outer edges of the network's grid."""
     grid = network_grid(geometry, orientation, spacing)
@@ -119,6 +120,16 @@ def test_thinning_averages_noise() -> None:
     thin = resample(noise, source, network_grid(source, None, (1.0, 4.0, 4.0)))
     assert float(thin.mean()) == pytest.approx(40, abs=0.5)
     assert float(thin.std()) < 20 / 3
+
+
+@given(geometries(), st.tuples(*[st.sampled_from([1, 2, 4])] * 3))
+def test_a_block_of_slices_lies_at_their_mean(grid: Geometry, stride: tuple[int, int, int]) -> None:
+    """Also where slices are unequally far apart, a whole block stands at the mean of its slices."""
+    blocks = strided_grid(grid, stride)
+    rows = np.array([[row, (stride[1] - 1) / 2, (stride[2] - 1) / 2] for row in range(stride[0])])
+    if grid.shape[0] >= stride[0]:
+        middle = grid.index_to_world(rows).mean(axis=0)
+        assert np.allclose(blocks.index_to_world([0, 0, 0]), middle, atol=1e-6)
 
 
 @given(geometries(irregular=False), st.tuples(*[st.sampled_from([1, 2, 4])] * 3))

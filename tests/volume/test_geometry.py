@@ -88,6 +88,7 @@ def test_shear_is_the_tilt_angle() -> None:
         (np.diag([1.0, 1, 0, 1]), (2, 2, 2), None, "zero or lie in one plane"),
         (np.eye(4), (2, 0, 2), None, r"shape is \(2, 0, 2\)"),
         (np.eye(4), (3, 2, 2), (0.0, 2.0, 1.0), "strictly increasing"),
+        (np.eye(4), (2, 2, 2), (0.0, np.inf), "finite"),
         (np.eye(4), (3, 2, 2), (0.0, 1.0), "must be 3"),
     ],
 )

@@ -34,6 +34,8 @@ def test_rows_are_kept_by_value() -> None:
     [
         ({"value": 0}, "has the value 0"),
         ({"colour": [1, 2]}, r"colour \(1, 2\)"),
+        ({"colour": "red"}, "'red'"),
+        ({"value": 1.7}, "1.7"),
         ({"type": "Kidney"}, "The code 'Kidney'"),
         ({"laterality": "middle"}, "The code 'middle'"),
         ({"color": [1, 2, 3]}, r"unknown \['color'\]"),

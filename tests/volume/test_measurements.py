@@ -58,7 +58,7 @@ def test_structure_that_is_not_there_has_no_numbers_but_a_reason() -> None:
     row = measure(*pair(np.zeros((3, 4, 4)), np.zeros((3, 4, 4)), geometry))[1]
     assert row.structure == "organ_2"
     assert {row.voxels, row.volume_ml, row.mean, row.sd, row.minimum, row.maximum} == {None}
-    assert (row.reason, row.cut_by_field_of_view) == ("not found in the field of view", False)
+    assert (row.reason, row.cut_by_field_of_view) == ("not found by the model", False)
 
 
 @pytest.mark.parametrize("index", [(0, 2, 2), (4, 2, 2), (2, 0, 2), (2, 4, 2), (2, 2, 0), (2, 2, 4)])
