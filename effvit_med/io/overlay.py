@@ -59,10 +59,11 @@ def write_overlay(
 ) -> None:
     """Write a PNG picture, 1400 pixels wide, of the labels over the scan.
 
-    It shows up to eight slices in the plane of acquisition, spread over the extent of the labels, one plane in each of
-    the two other directions through the centre of mass of the labels with the eight slices marked, and a legend with
-    the volume of each structure. Patient right is on the left, front or head is up, and aspect is true in mm. It
-    carries the case name, which holds no patient name, the bundle with its version, and the notice.
+    It shows up to eight whole slices in the plane of acquisition, spread over the extent of the labels, one plane in
+    each of the two other directions through the centre of mass of the labels with the eight slices marked, and a legend
+    with the volume of each structure. Patient right is on the left, front or head is up, and aspect is true in mm. It
+    carries the case name, which holds no patient name, the bundle with its version, the codes of all findings, and the
+    notice.
 
     Args:
         volume: the scan.

@@ -150,6 +150,52 @@ def test_what_lies_in_the_output_folder_stays(segmenter: Segmenter, sample_data:
     assert note.read_text() == "mine"
 
 
+def test_results_of_other_input_are_not_written_over(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """Another patient's file of the same name is refused, and the first one's results stay."""
+    job = Job(output_types=("nifti",))
+    for name, source in (("a", "nifti/ct.nii.gz"), ("b", "truth/ct_nonsquare.nii.gz")):
+        (tmp_path / name).mkdir()
+        shutil.copy(sample_data / source, tmp_path / name / "ct.nii.gz")
+    (first,) = segment_input(tmp_path / "a", tmp_path / "out", segmenter, job).cases
+    before = first.outputs["nifti"].read_bytes()
+    (second,) = segment_input(tmp_path / "b", tmp_path / "out", segmenter, job).cases
+    assert second.code == "OUTPUT_TAKEN"
+    assert first.outputs["nifti"].read_bytes() == before
+
+
+def test_files_of_an_earlier_run_do_not_stay_beside_the_new(
+    segmenter: Segmenter, sample_data: Path, tmp_path: Path
+) -> None:
+    """A run without DICOM SEG removes the DICOM SEG of the run before it: the folder is one result."""
+    segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job())
+    (case,) = segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job(output_types=("nifti",))).cases
+    assert not (tmp_path / case.case_id / "segmentation.seg.dcm").exists()
+
+
+def test_a_damaged_file_beside_a_series_is_a_finding(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """An end slice without bytes may have shortened the scan, and the case says so."""
+    shutil.copytree(sample_data / "ct_nonsquare", tmp_path / "in")
+    places = {pydicom.dcmread(path).ImagePositionPatient[2]: path for path in (tmp_path / "in").iterdir()}
+    places[max(places)].write_bytes(b"")
+    (case,) = segment_input(tmp_path / "in", tmp_path / "out", segmenter, Job(output_types=("nifti",))).cases
+    assert "DAMAGED_FILES_BESIDE" in {finding.code for finding in case.findings}
+
+
+def test_a_case_says_where_it_lies_below_the_input(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """Two patients' files of one name can be told apart by their place."""
+    for patient in ("p1", "p2"):
+        (tmp_path / "in" / patient).mkdir(parents=True)
+        shutil.copy(sample_data / "nifti" / "ct.nii.gz", tmp_path / "in" / patient)
+    cases = segment_input(tmp_path / "in", tmp_path / "out", segmenter, Job(output_types=("nifti",))).cases
+    assert sorted(case.input for case in cases) == ["p1/ct.nii.gz", "p2/ct.nii.gz"]
+
+
+def test_a_tilted_scan_says_that_its_nifti_is_sheared(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:
+    """Programs that refuse sheared NIfTI files are warned of."""
+    (case,) = segment_input(sample_data / "ct_tilted", tmp_path, segmenter, Job()).cases
+    assert "NIFTI_SHEARED" in {finding.code for finding in case.findings}
+
+
 def test_an_empty_folder_is_an_error(segmenter: Segmenter, tmp_path: Path) -> None:
     """Nothing to segment is an error that names the folder."""
     (tmp_path / "in").mkdir()

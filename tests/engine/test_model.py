@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from effvit_med.engine import Settings, read_model
 from effvit_med.errors import InputError, SettingsError, WeightsError
+from effvit_med.networks import save_weights
 
 
 @pytest.fixture(name="edited")
@@ -47,6 +49,10 @@ def test_the_shipped_weights_belong_to_the_shipped_network() -> None:
         ("preprocess", {"spacing_mm": [1, 1]}, "spacing_mm"),
         ("preprocess", {"orientation": 3}, "orientation is 3"),
         ("tiling", {"overlap": "wide"}, "overlap is 'wide'"),
+        ("preprocess", {"neighbors": 1}, "neighbors"),
+        ("tiling", {"overlapp": 0.1}, "overlapp"),
+        ("preprocess", {"orientation": "SPX"}, "'SPX'"),
+        ("preprocess", {"spacing_mm": [float("inf"), 1.0, 1.0]}, "inf"),
         ("network", {"out_channels": 3}, "network.out_channels is 3, but preprocess and labels need 7"),
         ("preprocess", {"spatial_dims": 2}, "network.spatial_dims is 3, but preprocess and labels need 2"),
     ],
@@ -55,6 +61,30 @@ def test_a_wrong_value_in_model_yaml_is_named(edited, part: str, changes: dict[s
     """The error says where in the file and what stands there."""
     with pytest.raises(SettingsError, match=message):
         read_model(edited(part, **changes))
+
+
+def test_label_rows_out_of_order_are_refused(edited, tiny_bundle: Path) -> None:
+    """Class i is the i-th row, so rows must rise by value."""
+    rows = yaml.safe_load((tiny_bundle / "configs" / "model.yaml").read_text(encoding="utf-8"))["labels"]
+    with pytest.raises(SettingsError, match="must rise"):
+        read_model(edited("", labels=rows[::-1]))
+
+
+def test_values_and_classes_lead_to_each_other(edited, tiny_bundle: Path) -> None:
+    """Label values that are not 1..n become classes and come back."""
+    rows = yaml.safe_load((tiny_bundle / "configs" / "model.yaml").read_text(encoding="utf-8"))["labels"]
+    model = read_model(edited("", labels=[{**row, "value": 50 * row["value"]} for row in rows]))
+    values = np.array([0, 50, 300, 150])
+    assert model.values_of(model.classes_of(values, "a")).tolist() == values.tolist()
+    with pytest.raises(InputError, match=r"a has the label values \[7\]"):
+        model.classes_of(np.array([7]), "a")
+
+
+def test_other_weights_are_the_ones_that_are_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    """With weights given, the hash of the record is theirs."""
+    other = tmp_path / "other.safetensors"
+    save_weights(read_model(tiny_bundle).build_network(), other, {"other": "yes"})
+    assert read_model(tiny_bundle, other).weights_sha256 != read_model(tiny_bundle).weights_sha256
 
 
 def test_an_unknown_network_argument_is_named(edited) -> None:

@@ -199,6 +199,35 @@ def test_the_bundle_and_the_engine_give_the_same_labels(tiny_root: Path, sample_
     assert "Not for clinical use" in json.dumps(record)
 
 
+def test_evaluation_refuses_labels_of_another_place(tiny_root: Path, tmp_path: Path) -> None:
+    """A label map that lies elsewhere is an error with both names, not a Dice of nought."""
+    datalist = _tiny_dataset(tmp_path)
+    label = nibabel.load(tmp_path / "label_1.nii.gz")
+    affine = label.affine.copy()
+    affine[0, 3] += 300
+    for number in (1, 2, 3):
+        nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj), affine), tmp_path / f"label_{number}.nii.gz")
+    run = _monai(
+        "run", "--config_file", tiny_root / "configs" / "evaluate.yaml", "--bundle_root", tiny_root,
+        "--datalist", datalist, "--output_dir", tmp_path / "eval",
+    )  # fmt: skip
+    assert run.returncode != 0
+    assert "mm apart" in run.stderr
+
+
+def test_files_of_one_name_get_folders_of_their_own(tiny_root: Path, sample_data: Path, tmp_path: Path) -> None:
+    """MONAI inference over two patients' ct.nii.gz leaves two results."""
+    for patient in ("p1", "p2"):
+        (tmp_path / "in" / patient).mkdir(parents=True)
+        shutil.copy(sample_data / "nifti" / "ct.nii.gz", tmp_path / "in" / patient)
+    run = _monai(
+        "run", "--config_file", tiny_root / "configs" / "inference.yaml", "--bundle_root", tiny_root,
+        "--dataset_dir", tmp_path / "in", "--pattern", "*/ct.nii.gz", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert len(list((tmp_path / "out").glob("*/segmentation.nii.gz"))) == 2
+
+
 def test_evaluation_reports_dice(tiny_root: Path, tmp_path: Path) -> None:
     """The evaluation config writes a Dice for each case."""
     run = _monai(

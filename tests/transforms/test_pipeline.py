@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effvit_med.errors import SettingsError
+from effvit_med.errors import InputError, RefusedError, SettingsError
 from effvit_med.transforms import Intensity, Preprocess, prepare, scale_intensity, stack_neighbours
 from effvit_med.volume import Geometry, Volume
 
@@ -48,6 +48,21 @@ def test_a_wrong_setting_is_refused(change: dict[str, object], message: str) -> 
     """The error shows the value that is wrong."""
     with pytest.raises(SettingsError, match=message):
         Preprocess(**{"spacing_mm": (1.0, 1.0, 1.0), **change})
+
+
+def test_a_voxel_that_is_not_finite_is_an_error() -> None:
+    """One NaN would spread over the whole grid, so it is refused."""
+    array = np.zeros((4, 4, 4), np.float32)
+    array[1, 2, 3] = np.nan
+    with pytest.raises(InputError, match="1 voxels of the scan are not finite"):
+        prepare(Volume(array, Geometry(np.eye(4), (4, 4, 4))), Preprocess((1.0, 1.0, 1.0)))
+
+
+def test_a_scan_of_many_metres_is_refused() -> None:
+    """A spacing of metres is a mistake in the header, not a reason to ask for all memory."""
+    scan = Volume(np.zeros((12, 20, 20)), Geometry(np.diag([5000.0, 5000, 5000, 1]), (12, 20, 20)))
+    with pytest.raises(RefusedError, match="TOO_LARGE"):
+        prepare(scan, Preprocess((1.0, 1.0, 1.0)))
 
 
 @given(st.integers(1, 7), st.integers(0, 3), st.integers(1, 2))
