@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-slow lint format train evaluate bench wheel sample-data clean
+.PHONY: demo test test-slow lint format train evaluate bench wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -54,6 +54,9 @@ wheel: $(STAMP)
 
 sample-data: $(STAMP) ## make sample_data/ again, bit for bit
 	@$(BIN)/python sample_data/make.py
+
+docs-images: demo ## the picture in the README
+	@cp demo_output/*/overlay.png docs/images/demo_overlay.png
 
 clean:
 	rm -rf demo_output runs dist

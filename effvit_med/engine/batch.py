@@ -241,6 +241,8 @@ def _segment_case(
         )
         write_record(folder / OUTPUT_FILES["record"], provenance, files)
     tell("write", 1, 1)
+    for step in provenance.steps:
+        log.debug("%s: %s took %.2f s", task.case.case_id, step.name, step.seconds)
     return CaseResult(
         task.case.case_id,
         "segmented",

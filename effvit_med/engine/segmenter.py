@@ -137,6 +137,9 @@ class Segmenter:
             known = ", ".join(self.model.modalities)
             message = f"The modality is {volume.modality}; {self.model.name} was trained on {known} only."
             findings.append(Finding("OTHER_MODALITY", message))
+        unusual = _look_at_values(volume, self.model)
+        if unusual:
+            findings.append(unusual)
         return Provenance(
             bundle=self.model.name,
             bundle_version=self.model.version,
@@ -149,6 +152,21 @@ class Segmenter:
             steps=tuple(steps),
             findings=tuple(findings),
         )
+
+
+def _look_at_values(volume: Volume, model: Model) -> Finding | None:
+    """A finding if the values of a scan use less than a tenth of the range that the model looks at: no CT does."""
+    intensity = model.preprocess.intensity
+    if intensity.kind != "window":
+        return None
+    low, high = float(volume.array.min()), float(volume.array.max())
+    seen = min(high, intensity.high) - max(low, intensity.low)
+    if seen >= 0.1 * (intensity.high - intensity.low):
+        return None
+    message = (
+        f"The values lie from {low:g} to {high:g}; {model.name} looks from {intensity.low:g} to {intensity.high:g}."
+    )
+    return Finding("UNUSUAL_VALUES", message)
 
 
 def describe_model(model: Model, tiling: Tiling) -> dict[str, Any]:

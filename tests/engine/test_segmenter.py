@@ -71,6 +71,13 @@ def test_another_modality_is_a_finding(segmenter: Segmenter) -> None:
     assert [finding.code for finding in findings] == ["OTHER_MODALITY"]
 
 
+def test_a_label_map_does_not_pass_for_a_ct(segmenter: Segmenter) -> None:
+    """Values from 0 to 6 are no CT, and the record says so; a CT has no such finding."""
+    labels = Volume(CASE.labels.astype(np.int16), SCAN.geometry, "CT")
+    assert [finding.code for finding in segmenter.segment(labels).provenance.findings] == ["UNUSUAL_VALUES"]
+    assert not segmenter.segment(SCAN).provenance.findings
+
+
 def test_cancel_stops_the_run(segmenter: Segmenter) -> None:
     """When the caller says stop, the run stops in the phase it is in."""
     asked = iter([False, False, False, True])
