@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-slow lint format train evaluate bench wheel sample-data docs-images clean
+.PHONY: demo test lint format train evaluate bench wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -20,12 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## segment the phantom that comes along and say what was made
 	@$(BIN)/effvit-med demo --output demo_output
 
-test: $(STAMP) ## all tests that run in minutes
+test: $(STAMP) ## all tests (some minutes)
 	@$(BIN)/python -m pytest -q -p no:randomly README.md docs # examples of a page run in its order
-	@$(BIN)/python -m pytest -q -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
-
-test-slow: $(STAMP) ## tests that take many minutes
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
 
 lint: $(STAMP) ## imports, style, types
 	@$(BIN)/lint-imports

@@ -191,7 +191,7 @@ def _choose_content(segmentation: Segmentation, options: SegOptions) -> _Content
 def _build(segmentation: Segmentation, headers: Headers, content: _Content, options: SegOptions) -> Dataset:
     provenance = segmentation.provenance
     started = _started(provenance, headers.slices[0])
-    drawn = hashlib.sha256(np.ascontiguousarray(segmentation.labels).data).hexdigest()
+    drawn = hashlib.blake2b(np.ascontiguousarray(segmentation.labels).data).hexdigest()
     job = (
         provenance.identity(), drawn, options.segmentation_type, str(options.strip_free_text),
         str(options.series_number),

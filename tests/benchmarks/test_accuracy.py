@@ -118,7 +118,6 @@ def test_trained_or_no_seeds_are_refused(text: str) -> None:
         parse_seeds(text)
 
 
-@pytest.mark.slow
 def test_scan_and_truth_share_a_grid() -> None:
     """The exact labels lie on the voxels of the image."""
     seed, image, exact = next(draw_scans([3]))
