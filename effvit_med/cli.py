@@ -77,7 +77,7 @@ def commands() -> None:
     """
 
 
-@commands.command(epilog=NOTICE, cls=_ListOptions)
+@commands.command(epilog=NOTICE, cls=_ListOptions, short_help="Segment every series in a folder, file or zip.")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="folder for results"

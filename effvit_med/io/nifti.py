@@ -34,6 +34,7 @@ PIXDIM_TOLERANCE = 0.01
 """Voxel sizes in the header may differ from those of the affine by this part; the affine decides."""
 
 SHEAR_TOLERANCE_DEGREES = 0.01
+_UNSEEN_SHEAR = 0.05  # of a voxel, at the corners
 """A qform cannot hold shear; beyond this angle only the sform is written."""
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -199,6 +200,9 @@ def _make_image(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> Any:
         raise OutputError(f"{path.name} must end in .nii or .nii.gz.")
     if not geometry.is_regular:
         raise OutputError(f"{path.name}: NIfTI cannot hold unequal slice distances; write a DICOM segmentation.")
+    square = geometry.without_shear()
+    if square.max_distance_mm(geometry) < _UNSEEN_SHEAR * min(geometry.spacing_mm):
+        geometry = square  # rounding in headers is no tilt, and programs built on ITK refuse what is not square
     affine = _RAS_TO_LPS @ geometry.affine
     try:
         image = nibabel.Nifti1Image(array, affine, dtype=array.dtype)

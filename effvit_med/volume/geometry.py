@@ -249,6 +249,19 @@ class Geometry:
             geometry = geometry.flipped(axis) if flip else geometry
         return geometry
 
+    def without_shear(self) -> Geometry:
+        """The grid with right angles that is nearest to this one: same centre, same spacing, turned axes.
+
+        Source:
+            The orthogonal factor of the polar decomposition is the nearest rotation (Higham 1986, section 2).
+        """
+        left, _, right = np.linalg.svd(self.directions)
+        affine = self.affine.copy()
+        affine[:3, :3] = left @ right * np.linalg.norm(self.affine[:3, :3], axis=0)
+        middle = (np.array(self.shape) - 1) / 2
+        affine[:3, 3] += (self.affine[:3, :3] - affine[:3, :3]) @ middle
+        return replace(self, affine=affine)
+
     def max_distance_mm(self, other: Geometry) -> float:
         """The largest distance in mm between voxel centres of the same index; infinite if the shapes differ."""
         if self.shape != other.shape:

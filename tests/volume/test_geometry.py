@@ -59,6 +59,22 @@ def test_voxel_volumes_fill_the_grid(geometry: Geometry) -> None:
     assert total == pytest.approx(abs(np.linalg.det(edges)), rel=1e-6)
 
 
+@given(geometries(irregular=False))
+def test_without_shear_keeps_centre_and_spacing(geometry: Geometry) -> None:
+    """The square grid has the same middle and spacing, and no shear."""
+    square = geometry.without_shear()
+    middle = (np.array(geometry.shape) - 1) / 2
+    assert np.allclose(square.index_to_world(middle), geometry.index_to_world(middle), atol=1e-6)
+    assert square.spacing_mm == pytest.approx(geometry.spacing_mm)
+    assert square.shear_degrees < 1e-5
+
+
+@given(geometries(irregular=False, tilt_degrees=0))
+def test_a_square_grid_stays_where_it_is(geometry: Geometry) -> None:
+    """Without shear there is nothing to undo."""
+    assert geometry.without_shear().max_distance_mm(geometry) < 1e-6
+
+
 def test_an_axial_scan_reads_superior_posterior_left() -> None:
     """Slices up, rows back, columns left is SPL; the world point of a voxel follows the columns of the affine."""
     affine = np.array([[0, 0, 0.7, -100], [0, 0.9, 0, -80], [5.0, 0, 0, 30], [0, 0, 0, 1]])
