@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hypothesis import settings
+from hypothesis import register_random, settings
 
 from effvit_med.engine.model import read_model
 from effvit_med.networks import save_weights
@@ -17,6 +17,24 @@ settings.register_profile("effvit", deadline=None, max_examples=30)
 settings.load_profile("effvit")
 
 ROOT = Path(__file__).parents[1]
+
+
+class _TorchRandom:
+    """torch's generator as hypothesis wants it: each example draws the same tensors whenever it is run again."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+_TORCH_RANDOM = _TorchRandom()  # hypothesis keeps a weak reference only
+register_random(_TORCH_RANDOM)
+
+
+@pytest.fixture(autouse=True)
+def _seed_torch() -> None:
+    """A test draws the same tensors in whatever order the tests run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(name="shared_data", scope="session")

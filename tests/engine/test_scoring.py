@@ -22,10 +22,12 @@ def _pointwise(tiles: torch.Tensor) -> torch.Tensor:
 
 @given(sizes, st.floats(0, 0.8), st.integers(1, 3))
 def test_tiling_does_not_change_a_pointwise_network(size, overlap: float, batch_size: int) -> None:
-    """Cut up, scored and blended is the same as scored whole."""
+    """Cut up, scored and blended is the same as scored whole, but for the rounding of up to 125 summands."""
     values = torch.randn(1, *size)
     scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8), overlap), (1, 1, 1), batch_size)
-    assert torch.allclose(score_volume(values, _pointwise, scoring), _pointwise(values[None])[0], atol=1e-5)
+    whole = _pointwise(values[None])[0]
+    rounding = 125 * torch.finfo(torch.float32).eps * (1 + whole.abs())
+    assert ((score_volume(values, _pointwise, scoring) - whole).abs() <= rounding).all()
 
 
 @given(sizes, st.integers(0, 2))
