@@ -198,8 +198,9 @@ def _run_case(task: _Task, segmenter: Segmenter, progress: Progress | None, canc
         log.warning("refused %s: %s", task.case.case_id, error)
         return task.result("refused", error.code, str(error))
     except EffvitError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_THE_DISK:
-            raise  # a full disk or a lack of permission meets every case
+        cause = error.__cause__
+        if isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in _OF_THE_DISK:
+            raise  # a full disk or an output folder without permission meets every case
         log.error("failed %s: %s", task.case.case_id, error)  # noqa: TRY400 - our own errors say all in one line
         return task.result("failed", type(error).__name__, str(error))
     except Exception as error:
@@ -239,7 +240,7 @@ def _segment_case(
             steps=(*provenance.steps, Step("measure and write", time.perf_counter() - start)),
             findings=(*provenance.findings, *(Finding("DICOM_SEG_NOTE", note) for note in notes)),
         )
-        write_record(folder / OUTPUT_FILES["record"], provenance, files)
+        write_record(folder / OUTPUT_FILES["record"], provenance, files, rows)
     tell("write", 1, 1)
     for step in provenance.steps:
         log.debug("%s: %s took %.2f s", task.case.case_id, step.name, step.seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,16 @@ from effvit_med.io.tables import measurement_row
 from effvit_med.volume.measurements import Measurement
 from effvit_med.volume.provenance import Provenance
 
-__all__ = ["RECORD_FORMAT", "RecordExtras", "write_overlay", "write_record"]
+__all__ = ["RECORD_FORMAT", "write_overlay", "write_record"]
 
 RECORD_FORMAT = "effvit-med record 1"
 
 
-@dataclass(frozen=True)
-class RecordExtras:
-    """What a record may hold beside the provenance and the list of files.
-
-    Attributes:
-        measurements: one row per structure; None leaves them out.
-        notes: sentences about what was repaired or left out while writing.
-        extra: further plain values under names of their own.
-    """
-
-    measurements: Sequence[Measurement] | None = None
-    notes: Sequence[str] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
 def write_record(
-    path: Path, provenance: Provenance, outputs: Mapping[str, Path], extras: RecordExtras | None = None
+    path: Path,
+    provenance: Provenance,
+    outputs: Mapping[str, Path],
+    measurements: Sequence[Measurement] | None = None,
 ) -> None:
     """Write record.json: the provenance, every output with its SHA-256 and size, and the notice.
 
@@ -46,22 +33,16 @@ def write_record(
         path: the file to write.
         provenance: how the segmentation was made.
         outputs: the files that were written, by kind, such as ``{"dicom_seg": Path("out/labels.dcm")}``.
-        extras: measurements, notes and anything else.
+        measurements: one row per structure; None leaves them out.
 
     Raises:
-        OutputError: if the record could not be written, an output is not there, or a name in ``extras.extra`` is
-            one that the record uses itself.
+        OutputError: if the record could not be written, or an output is not there.
     """
-    extras = extras or RecordExtras()
     content: dict[str, Any] = {"format": RECORD_FORMAT, **provenance.to_dict()}
     content["outputs"] = {kind: _describe(kind, file) for kind, file in outputs.items()}
-    content["notes"] = list(extras.notes)
-    if extras.measurements is not None:
-        content["measurements"] = [measurement_row(measurement) for measurement in extras.measurements]
-    taken = sorted(set(content) & set(extras.extra))
-    if taken:
-        raise OutputError(f"{path} could not be written: the record has {', '.join(taken)} already; rename it.")
-    write_json(path, {**content, **extras.extra})
+    if measurements is not None:
+        content["measurements"] = [measurement_row(measurement) for measurement in measurements]
+    write_json(path, content)
 
 
 def _describe(kind: str, file: Path) -> dict[str, Any]:

@@ -28,6 +28,6 @@ def test_parameters_are_counted_with_biases() -> None:
 def test_output_that_is_not_full_size_is_not_timed() -> None:
     """A network of another output size would be compared unfairly."""
     image = torch.zeros(1, 1, 8, 8)
-    assert cpu_seconds(lambda x: x.expand(1, OUT_CHANNELS, 8, 8), image) >= 0
+    cpu_seconds(lambda x: x.expand(1, OUT_CHANNELS, 8, 8), image)  # full size raises nothing
     with pytest.raises(ValueError, match="not full size"):
         cpu_seconds(lambda x: x.new_zeros(1, OUT_CHANNELS, 4, 4), image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from effvit_med.engine import Job, Segmenter, Settings, batch, read_model, segment_input
 from effvit_med.errors import CancelledError, InputError, OutputError
 from effvit_med.io import ReadOptions
+from effvit_med.volume import Volume
 
 
 @pytest.fixture(name="segmenter", scope="module")
@@ -132,6 +134,26 @@ def test_a_fault_of_one_case_does_not_stop_the_others(
     result = segment_input(source, tmp_path / "out", segmenter, Job())
     assert [case.status for case in result.cases] == ["failed", "segmented"]
     assert result.exit_code == 1
+
+
+def test_input_without_permission_does_not_stop_the_others(
+    segmenter: Segmenter, sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case whose file may not be read fails alone; only an output that cannot be written stops every case."""
+    source = tmp_path / "in"
+    for name in ("ct_nonsquare", "ct_tilted"):
+        shutil.copytree(sample_data / name, source / name)
+    read, calls = batch.read_case, []
+
+    def deny_once(case: object) -> Volume:
+        calls.append(case)
+        if len(calls) == 1:
+            raise InputError("This file may not be read.") from PermissionError(errno.EACCES, "denied")
+        return read(case)
+
+    monkeypatch.setattr(batch, "read_case", deny_once)
+    result = segment_input(source, tmp_path / "out", segmenter, Job())
+    assert [case.status for case in result.cases] == ["failed", "segmented"]
 
 
 def test_a_dicom_seg_of_a_nifti_file_is_refused(segmenter: Segmenter, sample_data: Path, tmp_path: Path) -> None:

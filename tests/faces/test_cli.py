@@ -53,9 +53,8 @@ def test_options_are_those_of_the_settings() -> None:
     from effvit_med.cli import OUTPUT_TYPES, REMEDIES, segment
     from effvit_med.engine import OutputType, Remedy, Settings
 
-    options = {option.name: option for option in segment.params}
-    for name, setting in Settings.model_fields.items():
-        assert options[name].default in (setting.default, None) or str(options[name].default) == "Sentinel.UNSET"
+    chosen = segment.make_context("segment", ["INPUT", "-o", "OUT"]).params
+    assert {name: chosen[name] for name in Settings.model_fields} == Settings().model_dump()
     assert get_args(OutputType) == OUTPUT_TYPES
     assert get_args(Remedy) == REMEDIES
 

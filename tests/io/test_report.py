@@ -21,7 +21,7 @@ from effvit_med.io.overlay_panels import (
     make_stack,
     size_mm,
 )
-from effvit_med.io.report import RecordExtras, write_overlay, write_record
+from effvit_med.io.report import write_overlay, write_record
 from effvit_med.volume import Geometry, Segmentation, Volume
 from effvit_med.volume.measurements import measure
 from tests.geometries import ORIENTATIONS
@@ -56,14 +56,13 @@ def test_record_lists_outputs_with_hash_and_size(tmp_path: Path) -> None:
     output = tmp_path / "labels.nii.gz"
     output.write_bytes(b"12345")
     rows = measure(volume, segmentation)
-    extras = RecordExtras(measurements=rows, notes=["repaired"], extra={"seconds": 3})
-    write_record(tmp_path / "record.json", segmentation.provenance, {"nifti": output}, extras)
+    write_record(tmp_path / "record.json", segmentation.provenance, {"nifti": output}, rows)
     content = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256(b"12345").hexdigest()
     assert content["outputs"] == {"nifti": {"file": "labels.nii.gz", "bytes": 5, "sha256": digest}}
     assert content["notice"] == "Research use only. Not for clinical use."
     assert content["identity"] == segmentation.provenance.identity()
-    assert (content["notes"], content["seconds"], len(content["measurements"])) == (["repaired"], 3, len(rows))
+    assert [row["structure"] for row in content["measurements"]] == [row.structure for row in rows]
 
 
 def test_record_names_no_folder(tmp_path: Path) -> None:
@@ -80,12 +79,6 @@ def test_record_of_a_missing_output_is_refused(tmp_path: Path) -> None:
     """An output that is not there is named."""
     with pytest.raises(OutputError, match=r"The nifti .*gone\.nii cannot be put on record"):
         write_record(tmp_path / "record.json", scan()[1].provenance, {"nifti": tmp_path / "gone.nii"})
-
-
-def test_record_keeps_its_own_names(tmp_path: Path) -> None:
-    """An extra that would overwrite the provenance is refused."""
-    with pytest.raises(OutputError, match="the record has bundle already"):
-        write_record(tmp_path / "r.json", scan()[1].provenance, {}, RecordExtras(extra={"bundle": "other"}))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
