@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from effvit_med.errors import SettingsError
 from effvit_med.networks.layers import LayerTypes, require_odd
@@ -68,8 +70,10 @@ class BlockStyle:
 
     def activate(self, x: Tensor) -> Tensor:
         """The activation of a map; in place where no gradient is wanted, so only for a map nobody else holds."""
-        if self.activation == "gelu_tanh":
-            return functional.gelu(x, approximate="tanh")
+        if self.activation.startswith("gelu"):
+            return functional.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        if self.activation == "relu":
+            return functional.relu(x, inplace=not torch.is_grad_enabled())
         return functional.hardswish(x, inplace=not torch.is_grad_enabled())
 
 
@@ -102,6 +106,50 @@ def add(x: Tensor, y: Tensor) -> Tensor:
         y: a map of the same shape.
     """
     return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
+def run_stage(stage: nn.Module, x: Tensor, *, checkpointing: bool) -> Tensor:
+    """The output of one stage; with checkpointing its inner maps are computed again in the backward pass, not kept.
+
+    Args:
+        stage: the module.
+        x: its input.
+        checkpointing: whether to trade time for memory; without gradients it changes nothing.
+    """
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(stage, x, use_reentrant=False)
+    return stage(x)
+
+
+def fold_pair(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> bool:
+    """Multiplies a batch normalisation into the convolution before it, in place; the sum is made in float64.
+
+    Args:
+        conv: the convolution; it gets a bias.
+        norm: what follows it.
+
+    Returns:
+        Whether it was folded; nothing else than a batch normalisation with running statistics can be.
+    """
+    if not isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d) or norm.running_mean is None or norm.running_var is None:
+        return False
+    with torch.no_grad():
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        before = conv.bias.double() if conv.bias is not None else 0.0
+        bias = norm.bias.double() + (before - norm.running_mean.double()) * scale
+        weight = conv.weight.double() * scale.reshape(-1, *(1 for _ in conv.weight.shape[1:]))
+        conv.weight.copy_(weight)
+        conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
+    return True
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A block that can multiply its normalisation into its convolution, for inference."""
+
+    def fold(self) -> None:
+        """Folds in place; a normalisation that depends on the image stays."""
+        ...
 
 
 class ConvNorm(nn.Module):
@@ -140,6 +188,11 @@ class ConvNorm(nn.Module):
         if self.norm is not None:
             x = self.norm(x)
         return self.style.activate(x) if self.activation else x
+
+    def fold(self) -> None:
+        """Multiplies the batch normalisation into the convolution, in place."""
+        if fold_pair(self.conv, self.norm):
+            self.norm = None
 
 
 class DSConv(nn.Module):

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from effvit_med.errors import OutputError, WeightsError
-from effvit_med.networks.blocks import ConvNorm
+from effvit_med.networks.blocks import Foldable
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
@@ -147,20 +147,6 @@ def fold_batchnorm(network: NetworkType) -> NetworkType:
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d | nn.BatchNorm3d):
-            _fold(module.conv, module.norm)
-            module.norm = None
+        if isinstance(module, Foldable):
+            module.fold()
     return folded
-
-
-def _fold(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> None:
-    mean, variance = norm.running_mean, norm.running_var
-    if mean is None or variance is None:
-        return
-    with torch.no_grad():
-        scale = norm.weight.double() / (variance.double() + norm.eps).sqrt()
-        before = conv.bias.double() if conv.bias is not None else 0.0
-        bias = norm.bias.double() + (before - mean.double()) * scale
-        weight = conv.weight.double() * scale.reshape(-1, *(1 for _ in conv.weight.shape[1:]))
-        conv.weight.copy_(weight)
-        conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
