@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint format train evaluate bench wheel sample-data docs-images clean
+.PHONY: demo test lint format train evaluate bench bench-networks wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; a few minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## segment the phantom that comes along and say what was made
@@ -40,8 +40,14 @@ train: $(STAMP) ## train the shipped model on phantoms (about an hour on two cor
 evaluate: $(STAMP) ## Dice of the shipped model on unseen phantoms, through the bundle
 	@$(BIN)/python -m monai.bundle run --config_file configs/evaluate.yaml
 
-bench: $(STAMP) ## every figure that the documentation quotes
+$(VENV)/bench-installed: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench-networks: $(VENV)/bench-installed ## our networks beside MONAI's and SegFormer (half an hour)
 	@$(BIN)/python -m benchmarks.networks
+
+bench: bench-networks ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.accuracy
 	@$(BIN)/python -m benchmarks.dicom_seg

@@ -1,175 +1,261 @@
-"""How long our networks take beside MONAI's: CPU seconds for one full-resolution output, on one thread.
+"""What our networks cost beside their peers: time, memory and products for one full-resolution output, and its growth.
 
-Run from the repository's root: ``python -m benchmarks.networks`` (``--quick`` for fewer repeats). All networks get the
-same image in one process and take turns, so that a busy machine slows them alike; the median of the process's CPU time
-is kept, not wall time. The weights are random: this says nothing of accuracy. Needs the ``train`` extra, for MONAI.
+Run from the repository's root: ``python -m benchmarks.networks``; about half an hour of one thread. Each network is
+first run alone in a fresh process, with glibc's default allocator: that gives the peaks of memory and the estimates.
+Then all of them take turns in one process at each size, so that a busy machine slows them alike, and the median of the
+process's CPU time is kept, not wall time. Finished parts are kept as they come, and ``--resume`` goes on from there.
+Needs the ``train`` extra, for MONAI, and transformers and matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import subprocess
+import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.report import describe_circumstances, make_table, write_report
-from effvit_med.networks import build_network, fold_batchnorm
+from benchmarks.network_list import NETWORKS, Entry
+from benchmarks.network_measuring import Conditions, Measurement, measure_fresh, measure_in_turns
+from benchmarks.network_plots import draw
+from benchmarks.network_report import list_headlines, to_markdown
+from benchmarks.report import RESULTS, describe_circumstances, write_report
+from effvit_med.engine.allocation import keep_freed_memory
 
-OUT_CHANNELS = 7
-SIZES = {3: (96, 96, 96), 2: (512, 512)}
-REFERENCE = "EfficientViT-B0, stride 1"
+EDGES = {2: (256, 512, 1024, 2048), 3: (64, 96, 128, 160)}
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One network at one size.
+@dataclass
+class Progress:
+    """The measurements so far, kept in a file so that an interrupted run can go on.
 
     Attributes:
-        network: its name.
-        size: of the image.
-        parameters: how many it has, before folding.
-        cpu_seconds: the median over the repeats.
-        fastest_seconds: the smallest.
-        slowest_seconds: the largest.
-        ratio: its median over that of our B0 of stride 1.
+        path: the file.
+        conditions: of the run.
+        found: the measurements by number of axes, network and edge.
     """
 
-    network: str
-    size: tuple[int, ...]
-    parameters: int
-    cpu_seconds: float
-    fastest_seconds: float
-    slowest_seconds: float
-    ratio: float
+    path: Path
+    conditions: Conditions
+    found: dict[tuple[int, str, int], Measurement] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Take up what an earlier run left.
+
+        Raises:
+            SystemExit: if it was made under other conditions.
+        """
+        if not self.path.exists():
+            return
+        content = json.loads(self.path.read_text(encoding="utf-8"))
+        if content["conditions"] != asdict(self.conditions):
+            raise SystemExit(f"{self.path.name} was made under {content['conditions']}; resume it so, or delete it.")
+        for values in content["measurements"]:
+            self.keep(Measurement.from_values(values), write=False)
+
+    def keep(self, measurement: Measurement, *, write: bool = True) -> None:
+        """Add a measurement, or put it in the place of the earlier one, and write the file.
+
+        Args:
+            measurement: of one network at one size.
+            write: whether to write the file now.
+        """
+        self.found[measurement.spatial_dims, measurement.network, measurement.edge] = measurement
+        if write:
+            content = {"conditions": asdict(self.conditions), "measurements": [asdict(m) for m in self.found.values()]}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = self.path.with_suffix(".part")
+            beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            beside.replace(self.path)
+
+    def in_order(self, entries: Sequence[Entry], edges: Sequence[int]) -> list[Measurement]:
+        """Those of some networks and sizes, in the order of the tables."""
+        keys = [(entry.spatial_dims, entry.name, edge) for entry in entries for edge in edges]
+        return [self.found[key] for key in keys if key in self.found]
 
 
-def make_ours(spatial_dims: int) -> Iterator[tuple[str, nn.Module]]:
-    """Our networks of full-size output, B0 and B1, with decoders of stride 1 and 2."""
-    for preset in ("b0", "b1"):
-        for stride in (1, 2):
-            name = f"EfficientViT-{preset.upper()}, stride {stride}"
-            yield name, build_network(spatial_dims, 1, OUT_CHANNELS, f"efficientvit_{preset}", decoder_stride=stride)
-
-
-def make_peers(spatial_dims: int) -> Iterator[tuple[str, nn.Module]]:
-    """MONAI's networks in their usual configurations; DynUNet as nnU-Net plans it for these sizes."""
-    from monai.networks.nets import DynUNet, SwinUNETR, UNet
-
-    widths, strides = (32, 64, 128, 256, 320), (2, 2, 2, 2)
-    yield "MONAI UNet", UNet(spatial_dims, 1, OUT_CHANNELS, widths, strides, num_res_units=2)
-    filters = [32, 64, 128, 256, 320, 320] if spatial_dims == 3 else [32, 64, 128, 256, 512, 512, 512, 512]
-    steps = [1] + [2] * (len(filters) - 1)
-    kernels = [3] * len(filters)
-    yield (
-        "MONAI DynUNet (nnU-Net)",
-        DynUNet(spatial_dims, 1, OUT_CHANNELS, kernels, steps, steps[1:], filters=filters, norm_name="instance"),
-    )
-    yield (
-        "MONAI SwinUNETR-48",
-        SwinUNETR(in_channels=1, out_channels=OUT_CHANNELS, feature_size=48, spatial_dims=spatial_dims),
-    )
-
-
-def count_parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def cpu_seconds(call: Callable[[Tensor], Tensor], image: Tensor) -> float:
-    """The process's CPU time for one call."""
-    start = time.process_time()
-    output = call(image)
-    seconds = time.process_time() - start
-    if output.shape != (1, OUT_CHANNELS, *image.shape[2:]):
-        raise ValueError(f"the output has the shape {tuple(output.shape)}, not full size")
-    return seconds
-
-
-def measure(spatial_dims: int, repeats: int) -> list[Measurement]:
-    """All networks on one random image, taking turns.
+def measure_alone(entry: Entry, edges: Sequence[int], progress: Progress) -> None:
+    """One network in a process of its own, unless it was done before.
 
     Args:
-        spatial_dims: 2 or 3.
-        repeats: how often each is timed, after one call that is not.
+        entry: the network.
+        edges: its sizes, ascending.
+        progress: takes the measurements; where the process dies, they say so.
     """
-    torch.manual_seed(0)
-    size = SIZES[spatial_dims]
-    image = torch.randn(1, 1, *size)
-    networks: dict[str, nn.Module] = {}
-    parameters: dict[str, int] = {}
-    for name, network in make_ours(spatial_dims):
-        parameters[name] = count_parameters(network)
-        networks[name] = fold_batchnorm(network)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI's own deprecations
-        for name, network in make_peers(spatial_dims):
-            parameters[name] = count_parameters(network)
-            networks[name] = network.eval()
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
-    with torch.inference_mode():
-        for turn in range(repeats + 1):
-            for name, network in networks.items():
-                taken = cpu_seconds(network, image)
-                if turn > 0:
-                    seconds[name].append(taken)
-    reference = statistics.median(seconds[REFERENCE])
-    return [
-        Measurement(
-            network=name,
-            size=size,
-            parameters=parameters[name],
-            cpu_seconds=statistics.median(taken),
-            fastest_seconds=min(taken),
-            slowest_seconds=max(taken),
-            ratio=statistics.median(taken) / reference,
+    done = [each for each in progress.in_order([entry], edges) if not each.skipped.startswith("failed")]
+    if len(done) == len(edges):
+        return
+    request = {"name": entry.name, "spatial_dims": entry.spatial_dims, "edges": list(edges)}
+    command = [sys.executable, "-m", "benchmarks.networks", "--alone", json.dumps(request)]
+    command.append(json.dumps(asdict(progress.conditions)))
+    say(f"{entry.spatial_dims}D {entry.name}: alone")
+    missing = list(edges)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            measurement = Measurement.from_values(json.loads(line))
+            missing.remove(measurement.edge)
+            progress.keep(measurement)
+            taken = measurement.skipped or f"{measurement.fresh_time:.3f} s, {measurement.peak_mib:.0f} MiB"
+            say(f"    {measurement.edge}: {taken}")
+    for edge in missing:
+        why = f"failed ({process.returncode})"  # its traceback, if any, stands above
+        progress.keep(Measurement(entry.name, entry.spatial_dims, edge, 0, 0.0, skipped=why))
+        say(f"    {edge}: {why}")
+
+
+def measure_together(entries: Sequence[Entry], edge: int, progress: Progress) -> None:
+    """All networks of one number of axes at one size, turn by turn, unless they were done before.
+
+    Args:
+        entries: the networks.
+        edge: the size.
+        progress: knows them from their fresh processes, and takes the measurements.
+    """
+    known = progress.in_order(entries, [edge])
+    taking_part = [(entry, fresh) for entry, fresh in zip(entries, known, strict=True) if not fresh.skipped]
+    if all(fresh.seconds for _, fresh in taking_part):
+        return
+    say(f"{entries[0].spatial_dims}D, {edge}: {len(taking_part)} networks in turns")
+    chosen, before = zip(*taking_part, strict=True)
+    for measurement in measure_in_turns(chosen, before, progress.conditions):
+        progress.keep(measurement)
+        say(f"    {measurement.network}: {measurement.time:.3f} s ({len(measurement.seconds)} calls)")
+
+
+def say(text: str) -> None:
+    """One line of progress on stderr, with the minutes since the start."""
+    print(f"[{(time.monotonic() - _START) / 60:5.1f} min] {text}", file=sys.stderr, flush=True)
+
+
+def answer_alone(request: dict[str, Any], conditions: Conditions) -> None:
+    """The work of the process of one network: a line of JSON for each size.
+
+    Args:
+        request: its name, number of axes and sizes.
+        conditions: of the run.
+    """
+    entry = next(e for e in NETWORKS if (e.name, e.spatial_dims) == (request["name"], request["spatial_dims"]))
+    for measurement in measure_fresh(entry, request["edges"], conditions):
+        print(json.dumps(asdict(measurement)), flush=True)
+
+
+def choose_name(conditions: Conditions) -> str:
+    """The stem of the results: ``networks``, and what differs from the usual conditions.
+
+    Args:
+        conditions: of the run.
+
+    Examples:
+        >>> choose_name(Conditions()), choose_name(Conditions(device="cuda", precision="bfloat16", batch=8))
+        ('networks', 'networks_cuda_bfloat16_batch8')
+    """
+    usual = Conditions()
+    words = [
+        value
+        for value, plain in (
+            (conditions.device, usual.device),
+            (conditions.precision, usual.precision),
+            (conditions.runtime, usual.runtime),
+            (conditions.allocator if conditions.device == "cpu" else usual.allocator, usual.allocator),
         )
-        for name, taken in seconds.items()
+        if value != plain
     ]
+    words += [f"batch{conditions.batch}"] if conditions.batch != usual.batch else []
+    return "_".join(["networks", *words])
 
 
-def to_markdown(measurements: list[Measurement], repeats: int) -> str:
-    """The measurements as one table for each size."""
-    lines = [
-        "# Networks: CPU seconds for one full-resolution output",
-        "",
-        (
-            f"One thread, float32, 1 channel in, {OUT_CHANNELS} classes out, batch 1; median process CPU time of "
-            f"{repeats} interleaved repeats (smallest to largest). Ours with batch normalisation "
-            "folded. Random weights: cost only, no accuracy."
-        ),
-    ]
-    for size in dict.fromkeys(each.size for each in measurements):
-        rows = [
-            [
-                each.network,
-                f"{each.parameters / 1e6:.2f} M",
-                f"{each.cpu_seconds:.3f} ({each.fastest_seconds:.3f} to {each.slowest_seconds:.3f})",
-                f"{each.ratio:.1f}",
-            ]
-            for each in measurements
-            if each.size == size
-        ]
-        lines += ["", f"## {' x '.join(map(str, size))}", ""]
-        lines += [make_table(["network", "parameters", "CPU s", "times ours"], rows)]
-    return "\n".join(lines)
+def run(conditions: Conditions, entries: Sequence[Entry], edges: Sequence[int], name: str, *, resume: bool) -> None:
+    """Measure, write the tables and draw the pictures.
+
+    Args:
+        conditions: of the run.
+        entries: the networks.
+        edges: the sizes, of 2D and 3D together.
+        name: stem of the results.
+        resume: whether to go on with an interrupted run.
+
+    Raises:
+        SystemExit: if the allocator cannot be set, or the interrupted run had other conditions.
+    """
+    if conditions.device == "cpu":
+        torch.set_num_threads(1)
+        if conditions.allocator == "kept" and not keep_freed_memory():
+            raise SystemExit("glibc's allocator is not here or is tuned by the environment: take --allocator default.")
+    made = describe_circumstances("benchmarks.networks")
+    progress = Progress(RESULTS / f"{name}.partial.json", conditions)
+    if resume:
+        progress.load()
+    measurements = []
+    for dims, usual in EDGES.items():
+        mine = [entry for entry in entries if entry.spatial_dims == dims]
+        sizes = [edge for edge in usual if edge in edges]
+        for entry in mine:
+            measure_alone(entry, sizes, progress)
+        for edge in sizes if mine else ():
+            measure_together(mine, edge, progress)
+        measurements += progress.in_order(mine, sizes)
+    ours = {dims: [each.name for each in entries if each.is_ours and each.spatial_dims == dims] for dims in EDGES}
+    figures = {
+        "conditions": asdict(conditions),
+        "headlines": list_headlines(measurements, ours[2]),
+        "measurements": [asdict(each) for each in measurements],
+    }
+    write_report(name, to_markdown(measurements, conditions, ours[2]), figures, made)
+    for dims in EDGES:
+        shown = [each for each in measurements if each.spatial_dims == dims]
+        if any(each.seconds for each in shown):
+            draw(shown, ours[dims], conditions, RESULTS / f"{name}_{dims}d.png")
+    progress.path.unlink(missing_ok=True)
 
 
 def main() -> None:
-    """Measures at both sizes, prints the tables and writes them into results/."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="2 repeats instead of 7")
-    repeats = 2 if parser.parse_args().quick else 7
-    torch.set_num_threads(1)
-    made = describe_circumstances("benchmarks.networks")
-    measurements = [each for spatial_dims in SIZES for each in measure(spatial_dims, repeats)]
-    figures = {"repeats": repeats, "measurements": [asdict(each) for each in measurements]}
-    write_report("networks", to_markdown(measurements, repeats), figures, made)
+    """Reads the command line and measures."""
+    usual = Conditions()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=usual.device)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=usual.precision)
+    parser.add_argument("--runtime", choices=("eager", "compile"), default=usual.runtime)
+    parser.add_argument("--allocator", choices=("kept", "default"), default=usual.allocator)
+    parser.add_argument("--batch", type=int, default=usual.batch, help="images at a time")
+    parser.add_argument("--budget", type=float, default=usual.budget_s, help="seconds for all calls of one at a size")
+    parser.add_argument("--limit", type=float, default=usual.limit_s, help="leave out calls estimated above so many s")
+    parser.add_argument("--memory", type=float, default=usual.limit_mib, help="or above so many MiB")
+    parser.add_argument("--edges", type=int, nargs="+", default=[e for es in EDGES.values() for e in es])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks, by names as in the tables")
+    parser.add_argument("--name", help="stem of the results; told by the conditions where left out")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        request, conditions = (json.loads(word) for word in given.alone)
+        if conditions["device"] == "cpu":
+            torch.set_num_threads(1)
+        answer_alone(request, Conditions(**conditions))
+        return
+    conditions = Conditions(
+        device=given.device,
+        precision=given.precision,
+        runtime=given.runtime,
+        allocator=given.allocator,
+        batch=given.batch,
+        budget_s=given.budget,
+        limit_s=given.limit,
+        limit_mib=given.memory,
+    )
+    unknown = set(given.only or ()) - {entry.name for entry in NETWORKS}
+    if unknown:
+        parser.error(f"there is no network {sorted(unknown)}; there are {sorted({e.name for e in NETWORKS})}")
+    entries = [entry for entry in NETWORKS if not given.only or entry.name in given.only]
+    run(conditions, entries, given.edges, given.name or choose_name(conditions), resume=given.resume)
 
+
+_START = time.monotonic()
 
 if __name__ == "__main__":
     main()

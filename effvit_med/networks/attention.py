@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from effvit_med.networks.blocks import BlockStyle, ConvKind, ConvNorm, MBConv, Residual, Widening
+from effvit_med.networks.layers import without_autocast
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ def linear_attention(
     """
     dtype = q.dtype
     wide = torch.promote_types(dtype, torch.float32)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         q, k, v = q.to(wide).relu(), k.to(wide).relu(), v.to(wide)
         gathered = (v @ k.mT) @ q
         weight = k.sum(-1, keepdim=True).mT @ q
-        return (gathered / (weight + eps)).to(dtype)
+        # weight is never below 0; the bound keeps the eps where an exporter takes so small a summand for nothing
+        return (gathered / (weight + eps).clamp_min(eps)).to(dtype)
 
 
 class LiteMLA(nn.Module):

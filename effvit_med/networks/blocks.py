@@ -9,6 +9,7 @@ Source:
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -116,9 +117,33 @@ def run_stage(stage: nn.Module, x: Tensor, *, checkpointing: bool) -> Tensor:
         x: its input.
         checkpointing: whether to trade time for memory; without gradients it changes nothing.
     """
-    if checkpointing and torch.is_grad_enabled():
+    if not checkpointing or not torch.is_grad_enabled():
+        return stage(x)
+    if torch.compiler.is_compiling():
         return checkpoint(stage, x, use_reentrant=False)
-    return stage(x)
+    return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _Recomputation(stage)))
+
+
+class _Recomputation:
+    """While it lasts, batch normalisations do not count what they see: in the forward pass they saw it already."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        self.norms = [
+            module
+            for module in stage.modules()
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and module.training and module.track_running_stats
+        ]
+        self.momenta = [norm.momentum for norm in self.norms]
+
+    def __enter__(self) -> None:
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, momentum in zip(self.norms, self.momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.sub_(1)
 
 
 def fold_pair(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> bool:

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from effvit_med.errors import SettingsError
-from effvit_med.networks.blocks import BlockStyle
 from effvit_med.networks.decoder import Decoder, HighResolutionDecoder, SegHead, resize
-from effvit_med.networks.efficientvit import Backbone, EfficientVit
-from effvit_med.networks.layers import layers_for, per_axis
-from effvit_med.networks.presets import (
-    BACKBONES,
-    HEAD_OF_BACKBONE,
-    HEADS,
-    HIGH_RESOLUTION,
-    ActivationName,
-    refuse_unknown,
-)
+from effvit_med.networks.efficientvit import Backbone, NamedBackbone
+from effvit_med.networks.layers import layers_for
+from effvit_med.networks.presets import GENERAL_HEAD, HEAD_OF_BACKBONE, HEADS, HIGH_RESOLUTION, refuse_unknown
+from effvit_med.networks.registry import NetworkDetails, make_backbone, read_details, style_of
 
 _DECODERS = ("high_resolution", "seg_head")
 _LEVELS = {1: 0, 2: 1, 4: 2}
-
-
-@dataclass(frozen=True)
-class NetworkDetails:
-    """What is seldom changed about a network.
-
-    Attributes:
-        norm: ``batch`` as published, or ``instance``.
-        norm_eps: added to the variance; the published files need 1e-5 (B series), 1e-7 (L series).
-        kernel_size: of the 3^n convolutions, odd, or one per axis.
-        aggregation_kernel_size: of the attention's second scale, odd, or one per axis.
-        head: the preset of the published head; the one that belongs to the backbone where left out.
-    """
-
-    norm: str = "batch"
-    norm_eps: float = 1e-5
-    kernel_size: int | Sequence[int] = 3
-    aggregation_kernel_size: int | Sequence[int] = 5
-    head: str | None = None
 
 
 class SegmentationNetwork(nn.Module):
@@ -74,6 +46,22 @@ class SegmentationNetwork(nn.Module):
         self.mode = layers.linear_mode
         self.memory_format = layers.memory_format
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def checkpoint_activations(self, enabled: bool = True) -> None:
+        """Trades time for memory in training: inner maps of every stage are computed again in the backward pass.
+
+        The gradients are the same; without gradients it changes nothing.
+
+        Args:
+            enabled: whether to do so from now on.
+
+        Raises:
+            SettingsError: if the backbone or the decoder is not of this package and cannot.
+        """
+        for part in (self.backbone, self.head):
+            if not hasattr(part, "checkpointing"):
+                raise SettingsError(f"A {type(part).__name__} has no switch for checkpointing; give it `checkpointing`.")
+            part.checkpointing = enabled
 
     def logits(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *less_space"]:
         """The logits at the decoder's own resolution.
@@ -111,24 +99,21 @@ def build_backbone(
     spatial_dims: int,
     in_channels: int,
     preset: str = "efficientvit_b0",
-    stage_strides: Sequence[int | Sequence[int]] | None = None,
     **details: Any,
-) -> EfficientVit:
+) -> NamedBackbone:
     """A new backbone with random weights.
 
     Args:
         spatial_dims: 2 for images, 3 for volumes.
         in_channels: channels of the image.
-        preset: ``efficientvit_b0`` to ``b3`` or ``l0`` to ``l3``.
-        stage_strides: for each of the five stages one stride, or one per axis, such as
-            ``[[1, 2, 2], 2, 2, 2, 2]`` for thick slices; 2 everywhere where left out.
-        **details: any field of `NetworkDetails`.
+        preset: the name of any backbone, such as ``efficientvit_b0``; `effvit_med.networks.FAMILY_OF` has all.
+        **details: any field of `NetworkDetails` that the family knows; for thick slices
+            ``stage_strides=[[1, 2, 2], 2, 2, 2, 2]``.
 
     Raises:
         SettingsError: if a name is unknown or a number impossible.
     """
-    settings = _details(details)
-    return _backbone(spatial_dims, in_channels, preset, stage_strides, settings)
+    return make_backbone(preset, spatial_dims, in_channels, read_details(details))
 
 
 def build_network(
@@ -138,7 +123,6 @@ def build_network(
     preset: str = "efficientvit_b0",
     decoder: str = "high_resolution",
     decoder_stride: int | None = None,
-    stage_strides: Sequence[int | Sequence[int]] | None = None,
     **details: Any,
 ) -> SegmentationNetwork:
     """A new segmentation network with random weights.
@@ -147,14 +131,13 @@ def build_network(
         spatial_dims: 2 for images, 3 for volumes.
         in_channels: channels of the image.
         out_channels: the number of classes, background included.
-        preset: the backbone, ``efficientvit_b0`` to ``b3`` or ``l0`` to ``l3``.
+        preset: the name of any backbone, such as ``efficientvit_b0``; `effvit_med.networks.FAMILY_OF` has all.
         decoder: ``high_resolution`` or the published ``seg_head``.
         decoder_stride: of the high-resolution decoder: 1 (full size, the default), 2 or 4, where the stages have their
-            usual stride of 2; in general 2 stands for the first feature map and 4 for the second. The published head
-            always has 8.
-        stage_strides: for each of the five stages one stride, or one per axis, such as
-            ``[[1, 2, 2], 2, 2, 2, 2]`` for thick slices; 2 everywhere where left out.
-        **details: any field of `NetworkDetails`.
+            usual stride of 2; in general 2 stands for the first coarser resolution and 4 for the second. The published
+            head always has that of the third deepest map, 8 in EfficientViT.
+        **details: any field of `NetworkDetails` that the family knows; for thick slices
+            ``stage_strides=[[1, 2, 2], 2, 2, 2, 2]``.
 
     Raises:
         SettingsError: if a name is unknown or a number impossible; it names the value and what there is.
@@ -166,55 +149,33 @@ def build_network(
         >>> tuple(network(image).shape), tuple(network.logits(image).shape), network.output_stride
         ((1, 4, 20, 33, 16), (1, 4, 10, 17, 8), (2, 2, 2))
     """
-    settings = _details(details)
+    settings = read_details(details)
     if out_channels < 1:
         raise SettingsError(f"out_channels is {out_channels}; give at least 1.")
-    backbone = _backbone(spatial_dims, in_channels, preset, stage_strides, settings)
+    backbone = make_backbone(preset, spatial_dims, in_channels, settings)
     if decoder not in _DECODERS:
         raise refuse_unknown("decoder", decoder, _DECODERS)
     head: Decoder
     if decoder == "seg_head":
-        if decoder_stride not in (None, 8):
-            raise SettingsError(f"decoder_stride is {decoder_stride}; the published seg_head has 8. Leave it out.")
-        name = settings.head or HEAD_OF_BACKBONE[preset]
-        if name not in HEADS:
-            raise refuse_unknown("head", name, HEADS)
-        style = _style(spatial_dims, settings, HEADS[name].activation)
-        head = SegHead(style, backbone, out_channels, HEADS[name])
+        head = _seg_head(backbone, out_channels, settings, decoder_stride)
     else:
         stride = 1 if decoder_stride is None else decoder_stride
         if stride not in _LEVELS:
             raise SettingsError(f"decoder_stride is {stride!r}; the high_resolution decoder has 1, 2 or 4.")
-        style = _style(spatial_dims, settings, HIGH_RESOLUTION.activation)
+        style = style_of(spatial_dims, settings, HIGH_RESOLUTION.activation)
         head = HighResolutionDecoder(style, backbone, out_channels, HIGH_RESOLUTION, _LEVELS[stride])
     return SegmentationNetwork(backbone, head, spatial_dims, out_channels)
 
 
-def _details(values: dict[str, Any]) -> NetworkDetails:
-    known = [field.name for field in fields(NetworkDetails)]
-    for name in values:
-        if name not in known:
-            raise refuse_unknown("network setting", name, known)
-    return NetworkDetails(**values)
-
-
-def _style(spatial_dims: int, settings: NetworkDetails, activation: ActivationName) -> BlockStyle:
-    kernel_size = per_axis(settings.kernel_size, spatial_dims, "kernel_size")
-    return BlockStyle(layers_for(spatial_dims), kernel_size, activation, settings.norm, settings.norm_eps)
-
-
-def _backbone(
-    spatial_dims: int,
-    in_channels: int,
-    preset: str,
-    stage_strides: Sequence[int | Sequence[int]] | None,
-    settings: NetworkDetails,
-) -> EfficientVit:
-    layers_for(spatial_dims)
-    if preset not in BACKBONES:
-        raise refuse_unknown("preset", preset, BACKBONES)
-    if in_channels < 1:
-        raise SettingsError(f"in_channels is {in_channels}; give at least 1.")
-    numbers = BACKBONES[preset]
-    style = _style(spatial_dims, settings, numbers.activation)
-    return EfficientVit(numbers, style, in_channels, stage_strides, settings.aggregation_kernel_size)
+def _seg_head(backbone: NamedBackbone, out_channels: int, settings: NetworkDetails, stride: int | None) -> SegHead:
+    name = settings.head or HEAD_OF_BACKBONE.get(backbone.preset_name, GENERAL_HEAD)
+    if name not in HEADS:
+        raise refuse_unknown("head", name, HEADS)
+    style = style_of(backbone.spatial_dims, settings, HEADS[name].activation)
+    head = SegHead(style, backbone, out_channels, HEADS[name])
+    if stride is not None and (stride,) * backbone.spatial_dims != head.output_stride:
+        raise SettingsError(
+            f"decoder_stride is {stride}; the seg_head has {head.output_stride} on {backbone.preset_name}. "
+            "Leave it out."
+        )
+    return head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -20,8 +21,10 @@ from effvit_med.networks.blocks import (
     Residual,
     Widening,
     add,
+    run_stage,
 )
 from effvit_med.networks.efficientvit import Backbone
+from effvit_med.networks.layers import is_same
 from effvit_med.networks.presets import DecoderPreset, HeadPreset
 
 
@@ -31,9 +34,11 @@ class Decoder(Protocol):
 
     Attributes:
         output_stride: input voxels per logit voxel, one per axis.
+        checkpointing: whether inner maps are computed again in the backward pass and not kept.
     """
 
     output_stride: tuple[int, ...]
+    checkpointing: bool
 
     def __call__(self, image: Tensor, features: list[Tensor]) -> Tensor:
         """The logits, of size ceil(n / output_stride) along each axis."""
@@ -48,7 +53,7 @@ def resize(x: Float[Tensor, "batch channels *space"], size: Sequence[int], mode:
         size: the new size, one number per spatial axis.
         mode: torch's name of the interpolation.
     """
-    if tuple(x.shape[2:]) == tuple(size):
+    if all(is_same(here, wanted) for here, wanted in zip(x.shape[2:], size, strict=True)):
         return x
     return functional.interpolate(x, size=tuple(size), mode=mode, align_corners=False)
 
@@ -74,6 +79,7 @@ class SegHead(nn.Module):
         point = ConvKind(style.point, style.point, activation=False)
         finest, middle, deepest = backbone.channels[-3:]
         self.output_stride = backbone.strides[-3]
+        self.checkpointing = False
         self.mode = style.layers.head_mode
         self.input_ops = nn.ModuleList(
             [
@@ -105,48 +111,94 @@ class SegHead(nn.Module):
         x = resize(self.input_ops[0](deepest), size, self.mode)
         x = add(x, resize(self.input_ops[1](middle), size, self.mode))
         x = add(x, self.input_ops[2](finest))
-        return self.output_ops[0](self.middle(x))
+        return self.output_ops[0](run_stage(self.middle, x, checkpointing=self.checkpointing))
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution that the decoder passes.
+
+    Attributes:
+        stride: input voxels per voxel, one per axis.
+        map_index: which of the backbone's maps has this stride, or None where there is none; 0 is the image itself.
+    """
+
+    stride: tuple[int, ...]
+    map_index: int | None
+
+
+def decoder_levels(strides: Sequence[tuple[int, ...]]) -> tuple[Level, ...]:
+    """The resolutions from the image's own to the deepest map's, none more than twice as coarse as the one before.
+
+    Args:
+        strides: the backbone's, finest map first.
+
+    Examples:
+        >>> [(level.stride, level.map_index) for level in decoder_levels([(4, 4), (8, 8)])]
+        [((1, 1), 0), ((2, 2), None), ((4, 4), 1), ((8, 8), 2)]
+    """
+    levels = [Level((1,) * len(strides[0]), 0)]
+    for index, stride in enumerate(strides, start=1):
+        while any(2 * before < here for before, here in zip(levels[-1].stride, stride, strict=True)):
+            between = tuple(min(2 * before, here) for before, here in zip(levels[-1].stride, stride, strict=True))
+            levels.append(Level(between, None))
+        levels.append(Level(stride, index))
+    return tuple(levels)
 
 
 class HighResolutionDecoder(nn.Module):
     """Carries the deepest map up to the input's resolution, adding the finer maps and at last the image itself.
 
     At each step the deeper map is narrowed by a point convolution, interpolated linearly, added to the point-projected
-    finer map, and refined by residual blocks. At full size the finer map is the image. Where there are many voxels and
-    few channels the blocks are single dense convolutions: at 96^3 and 16 channels one costs 1.6 times what a depthwise
-    and a point convolution cost on a CPU, for 10 times the products. Where there are few voxels they are MBConvs.
+    finer map, and refined by residual blocks. At full size the finer map is the image. Where the backbone skips a
+    resolution, as from 1 to 4 in EfficientMod, the features pass it without a finer map. Where there are many voxels
+    and few channels the blocks are single dense convolutions: at 96^3 and 16 channels one costs 1.6 times what a
+    depthwise and a point convolution cost on a CPU, for 10 times the products. Where there are few voxels they are
+    MBConvs.
 
     Args:
         style: what all blocks share.
         backbone: the channels and strides of the feature maps.
         out_channels: the number of classes.
         preset: the widths and depths.
-        level: where to stop: 0 at the image's own size, i at the backbone's map i - 1.
+        level: where to stop: 0 at the image's own size, i at the i-th coarser resolution.
 
     Raises:
-        SettingsError: if there are not as many widths as levels.
+        SettingsError: if there are fewer widths or depths than levels, or no such level.
     """
 
     def __init__(
         self, style: BlockStyle, backbone: Backbone, out_channels: int, preset: DecoderPreset, level: int = 0
     ) -> None:
         super().__init__()
-        channels = (backbone.in_channels, *backbone.channels)
-        if len(preset.widths) != len(channels) or len(preset.depths) != len(channels) - 1:
+        levels = decoder_levels(backbone.strides)
+        last = len(levels) - 1
+        if len(preset.widths) <= last or len(preset.depths) < last:
             raise SettingsError(
-                f"The decoder has {len(preset.widths)} widths and {len(preset.depths)} depths; for {len(channels)} "
-                f"levels give {len(channels)} and {len(channels) - 1}."
+                f"The decoder has {len(preset.widths)} widths and {len(preset.depths)} depths; for {last + 1} "
+                f"levels give at least {last + 1} and {last}."
             )
-        strides = ((1,) * style.layers.spatial_dims, *backbone.strides)
+        if not 0 <= level < last:
+            raise SettingsError(f"level is {level}; the decoder of this backbone can stop at 0 to {last - 1}.")
         widths = preset.widths
-        self.output_stride = strides[level]
+        channels = (backbone.in_channels, *backbone.channels)
+        self.levels = levels[: last + 1]
+        self.last_level = level
+        self.checkpointing = False
+        self.output_stride = levels[level].stride
         self.mode = style.layers.linear_mode
-        self.levels = tuple(range(len(channels) - 2, level - 1, -1))
+        rising = range(last - 1, level - 1, -1)
         point = ConvKind(style.point, style.point, activation=False)
-        self.deepest = ConvNorm(style, channels[-1], widths[-1])
-        self.narrow = nn.ModuleDict({str(i): ConvNorm(style, widths[i + 1], widths[i], point) for i in self.levels})
-        self.skip = nn.ModuleDict({str(i): ConvNorm(style, channels[i], widths[i], point) for i in self.levels})
-        self.refine = nn.ModuleDict({str(i): _refinement(style, preset, i) for i in self.levels})
+        self.deepest = ConvNorm(style, channels[-1], widths[last])
+        self.narrow = nn.ModuleDict({str(i): ConvNorm(style, widths[i + 1], widths[i], point) for i in rising})
+        self.skip = nn.ModuleDict(
+            {
+                str(i): ConvNorm(style, channels[here.map_index], widths[i], point)
+                for i, here in ((i, levels[i]) for i in rising)
+                if here.map_index is not None
+            }
+        )
+        self.refine = nn.ModuleDict({str(i): _refinement(style, preset, i) for i in rising})
         classify = ConvKind(style.point, style.point, bias=True, norm=False, activation=False)
         self.classify = ConvNorm(style, widths[level], out_channels, classify)
 
@@ -159,10 +211,16 @@ class HighResolutionDecoder(nn.Module):
         """
         maps = [image, *features]
         x = self.deepest(maps[-1])
-        for level in self.levels:
-            name = str(level)
-            deeper = resize(self.narrow[name](x), maps[level].shape[2:], self.mode)
-            x = self.refine[name](add(deeper, self.skip[name](maps[level])))
+        for index in range(len(self.levels) - 2, self.last_level - 1, -1):
+            name, level = str(index), self.levels[index]
+            x = self.narrow[name](x)
+            if level.map_index is None:
+                size = [(n + step - 1) // step for n, step in zip(image.shape[2:], level.stride, strict=True)]
+                x = resize(x, size, self.mode)
+            else:
+                finer = maps[level.map_index]
+                x = add(resize(x, finer.shape[2:], self.mode), self.skip[name](finer))
+            x = run_stage(self.refine[name], x, checkpointing=self.checkpointing)
         return self.classify(x)
 
 

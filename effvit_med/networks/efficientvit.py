@@ -1,4 +1,4 @@
-"""The EfficientViT backbones B0 to B3 and L0 to L3, for images and volumes, with any stride along each axis."""
+"""The EfficientViT backbones B0 to B3, L0 to L3, XL0 and XL1, for images and volumes, any stride along each axis."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from effvit_med.networks.blocks import (
     ResBlock,
     Residual,
     Widening,
+    run_stage,
 )
 from effvit_med.networks.layers import per_axis, require_odd
 from effvit_med.networks.presets import BackbonePreset, StagePreset
@@ -45,6 +46,21 @@ class Backbone(Protocol):
         ...
 
 
+@runtime_checkable
+class NamedBackbone(Backbone, Protocol):
+    """A backbone of this package, built by its name.
+
+    Attributes:
+        preset_name: the name.
+        spatial_dims: 2 or 3.
+        checkpointing: whether inner maps are computed again in the backward pass and not kept.
+    """
+
+    preset_name: str
+    spatial_dims: int
+    checkpointing: bool
+
+
 class EfficientVit(nn.Module):
     """An EfficientViT backbone; takes any number of channels and any size down to a single voxel.
 
@@ -52,8 +68,8 @@ class EfficientVit(nn.Module):
         preset: the numbers of the model.
         style: layer types, kernel size and normalisation; its activation is set by the preset's.
         in_channels: channels of the image.
-        stage_strides: for each of the five stages one stride, or one per axis; 2 everywhere where left out.
-        aggregation_kernel_size: of the attention's second scale, odd, or one per axis.
+        stage_strides: for each stage one stride, or one per axis; 2 everywhere where left out.
+        aggregation_kernel_size: of the attention's second scale, odd, or one per axis; the preset's where left out.
 
     Raises:
         SettingsError: if the strides do not number the stages, or a number is below 1, not one per axis, or an
@@ -73,7 +89,7 @@ class EfficientVit(nn.Module):
         style: BlockStyle,
         in_channels: int,
         stage_strides: Sequence[int | Sequence[int]] | None = None,
-        aggregation_kernel_size: int | Sequence[int] = 5,
+        aggregation_kernel_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         dims = style.layers.spatial_dims
@@ -84,9 +100,14 @@ class EfficientVit(nn.Module):
                 f"{len(preset.stages)} stages, so give {len(preset.stages)}."
             )
         steps = [per_axis(stride, dims, "a stage stride") for stride in per_stage]
+        if aggregation_kernel_size is None:
+            aggregation_kernel_size = preset.aggregation_kernel_size
         aggregation = per_axis(aggregation_kernel_size, dims, "aggregation_kernel_size")
         require_odd(aggregation, "aggregation_kernel_size")
         kind = AttentionKind(preset.head_dim, (aggregation,), preset.attention_eps)
+        self.preset_name = preset.name
+        self.spatial_dims = dims
+        self.checkpointing = False
         self.in_channels = in_channels
         self.channels = tuple(stage.width for stage in preset.stages)
         self.strides = _cumulative(steps)
@@ -100,17 +121,17 @@ class EfficientVit(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def features(self, x: Float[Tensor, "batch channels *space"]) -> list[Tensor]:
-        """The maps of stage 0 to stage 4, finest first.
+        """The maps of all stages, finest first.
 
         Args:
             x: the image.
 
         Returns:
-            Five maps; along each axis map i has size ceil(n / strides[i]).
+            One map a stage; along each axis map i has size ceil(n / strides[i]).
         """
         maps = []
         for stage in [self.input_stem, *self.stages] if hasattr(self, "input_stem") else self.stages:
-            x = stage(x)
+            x = run_stage(stage, x, checkpointing=self.checkpointing)
             maps.append(x)
         return maps
 

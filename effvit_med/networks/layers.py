@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,16 @@ _TYPES = {
 }
 
 
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A block in which operations keep the precision of what they are given.
+
+    Args:
+        x: a tensor on the device that is meant; one on a device that knows no autocast, such as ``meta``, is fine.
+    """
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 def layers_for(spatial_dims: int) -> LayerTypes:
     """The layer types for images (2) or volumes (3).
 
@@ -182,3 +193,23 @@ def require_odd(kernel_size: tuple[int, ...], name: str) -> None:
     """
     if any(size % 2 == 0 for size in kernel_size):
         raise SettingsError(f"{name} is {kernel_size}; every number must be odd.")
+
+
+def is_same(size: int, other: int) -> bool:
+    """Whether two sizes are equal; in a compiled or exported graph, whether they are so for every input.
+
+    An ordinary comparison there would tie the graph to inputs of which the answer is the same as for the example.
+
+    Args:
+        size: of one axis.
+        other: of another.
+
+    Examples:
+        >>> is_same(4, 4), is_same(4, 2)
+        (True, False)
+    """
+    if torch.compiler.is_compiling():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return statically_known_true(size == other)
+    return size == other

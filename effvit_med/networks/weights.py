@@ -74,12 +74,29 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
         WeightsError: if the file is absent, is no such file, holds more than tensors, or does not fit the network.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"There is no weights file {path}.")
-    tensors, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    tensors, metadata = _read(path)
     _check_fit(network.state_dict(), tensors, path)
     network.load_state_dict(tensors)
     return metadata
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a file by their names; no code in it is run.
+
+    Args:
+        path: a safetensors file, or a torch file of tensors only, where a ``state_dict`` or ``model`` entry is used if
+            there is one.
+
+    Raises:
+        WeightsError: if the file is absent, is no such file, or holds more than tensors.
+    """
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {path}.")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -95,8 +112,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is not a torch file of tensors only: {error}. It was not loaded.") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for entry in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}; a table of named tensors is needed.")
     for name, value in content.items():

@@ -1,33 +1,78 @@
-"""The table of the networks."""
+"""The run over all networks: what it keeps, and that it goes on where it stopped."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
-import torch
-from torch import nn
 
-from benchmarks.networks import OUT_CHANNELS, Measurement, count_parameters, cpu_seconds, to_markdown
+from benchmarks import networks
+from benchmarks.network_list import NETWORKS
+from benchmarks.network_measuring import Conditions, Measurement
+from benchmarks.networks import Progress, choose_name, measure_alone, measure_together
 
-
-def test_each_size_has_a_table_with_its_networks() -> None:
-    """A network stands under its own size only."""
-    rows = [Measurement("A", (96, 96, 96), 1_050_000, 0.4, 0.3, 0.5, 1.0), Measurement("B", (512, 512), 1, 1, 1, 1, 2)]
-    first, second = to_markdown(rows, 7).split("## ")[1:]
-    assert first.startswith("96 x 96 x 96\n")
-    assert "| A | 1.05 M | 0.400 (0.300 to 0.500) | 1.0 |" in first
-    assert "| B |" not in first
-    assert second.startswith("512 x 512\n")
-    assert "| B |" in second
+ENTRY = NETWORKS[0]
 
 
-def test_parameters_are_counted_with_biases() -> None:
-    """3 x 4 weights and 4 biases are 16 parameters."""
-    assert count_parameters(nn.Linear(3, 4)) == 16
+def alone(edge: int, *, seconds: tuple[float, ...] = (), skipped: str = "") -> Measurement:
+    return Measurement(ENTRY.name, ENTRY.spatial_dims, edge, 1, 1.0, 1.0, (0.1,), seconds, skipped)
 
 
-def test_output_that_is_not_full_size_is_not_timed() -> None:
-    """A network of another output size would be compared unfairly."""
-    image = torch.zeros(1, 1, 8, 8)
-    cpu_seconds(lambda x: x.expand(1, OUT_CHANNELS, 8, 8), image)  # full size raises nothing
-    with pytest.raises(ValueError, match="not full size"):
-        cpu_seconds(lambda x: x.new_zeros(1, OUT_CHANNELS, 4, 4), image)
+@pytest.fixture(name="progress")
+def _progress(tmp_path: Path) -> Progress:
+    return Progress(tmp_path / "networks.partial.json", Conditions())
+
+
+def test_progress_is_taken_up_again(progress: Progress) -> None:
+    """An interrupted run finds what it had measured, the later word on each size."""
+    progress.keep(alone(64))
+    progress.keep(alone(64, seconds=(0.2,)))
+    again = Progress(progress.path, Conditions())
+    again.load()
+    assert again.in_order([ENTRY], [64, 128]) == [alone(64, seconds=(0.2,))]
+
+
+def test_progress_of_other_conditions_is_refused(progress: Progress) -> None:
+    """Figures of two allocators must not stand in one table."""
+    progress.keep(alone(64))
+    with pytest.raises(SystemExit, match="'allocator': 'kept'"):
+        Progress(progress.path, Conditions(allocator="default")).load()
+
+
+def test_what_is_done_is_not_measured_again(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither alone nor in turns; a size that was skipped is done too."""
+    progress.keep(alone(64, seconds=(0.2,)))
+    progress.keep(alone(128, skipped="skipped: about 300 s"))
+    monkeypatch.setattr(networks.subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    monkeypatch.setattr(networks, "measure_in_turns", lambda *_: pytest.fail("it was measured"))
+    measure_alone(ENTRY, [64, 128], progress)
+    measure_together([ENTRY], 64, progress)
+    measure_together([ENTRY], 128, progress)
+
+
+def test_a_network_is_measured_in_a_process_of_its_own(progress: Progress) -> None:
+    """The process hands back a line for each size."""
+    measure_alone(ENTRY, [32, 64], progress)
+    small, large = progress.in_order([ENTRY], [32, 64])
+    assert small.fresh_seconds
+    assert large.gflops == pytest.approx(4 * small.gflops, rel=0.1)
+    assert json.loads(progress.path.read_text())["conditions"] == asdict(Conditions())
+
+
+def test_a_process_that_dies_leaves_a_word(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on and the table says that it failed; a later run tries again."""
+    monkeypatch.setattr(networks.sys, "executable", "false")
+    measure_alone(ENTRY, [32], progress)
+    assert progress.in_order([ENTRY], [32])[0].skipped == "failed (1)"
+    monkeypatch.undo()
+    measure_alone(ENTRY, [32], progress)
+    assert progress.in_order([ENTRY], [32])[0].fresh_seconds
+
+
+def test_results_of_other_conditions_have_other_names() -> None:
+    """A run on a GPU does not overwrite that of the processor."""
+    assert choose_name(Conditions(budget_s=1)) == "networks"
+    assert choose_name(Conditions(allocator="default", runtime="compile")) == "networks_compile_default"
+    assert choose_name(Conditions(device="cuda", allocator="default")) == "networks_cuda"

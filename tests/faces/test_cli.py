@@ -37,13 +37,13 @@ def test_help_imports_neither_torch_nor_monai() -> None:
     """The help of every command is there without the heavy libraries."""
     code = (
         "import sys; from effvit_med.cli import commands\n"
-        "for name in [[], ['segment'], ['info'], ['demo']]:\n"
+        "for name in [[], ['segment'], ['info'], ['demo'], ['models']]:\n"
         "    commands.main([*name, '--help'], standalone_mode=False)\n"
         "assert not {'torch', 'monai', 'pydicom', 'numpy', 'pydantic'} & set(sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count(NOTICE) == 4
+    assert run.stdout.count(NOTICE) == 5
 
 
 def test_options_are_those_of_the_settings() -> None:
@@ -219,3 +219,22 @@ def test_the_demo_finds_the_organs(tmp_path: Path) -> None:
     dice = json.loads(run.stdout)["dice"]
     assert min(dice.values()) > 0.85, dice
     assert NOTICE in run.stderr
+
+
+def test_models_are_listed_with_their_cost() -> None:
+    """One line a model and size, or one JSON document; names choose by their beginnings."""
+    run = _run("models", "shvit_s1", "--no-time")
+    assert run.returncode == 0, run.stderr
+    heading, *lines = run.stdout.splitlines()
+    assert heading.split()[:3] == ["model", "input", "parameters"]
+    assert [line.split()[:2] for line in lines] == [["shvit_s1", "512x512"], ["shvit_s1", "96x96x96"]]
+    document = json.loads(_run("models", "shvit_s1", "--spatial-dims", "2", "--json").stdout)
+    (model,) = document["models"]
+    assert (model["parameters"], model["layouts"]) == (5_969_496, ["shvit", "timm"])
+    assert model["segmenter_s"] > 0
+    assert NOTICE in document["notice"]
+
+
+def test_unknown_model_is_one_clear_line() -> None:
+    """A name that no model begins with is told with the nearest."""
+    _fails_in_one_line(_run("models", "resnet50"), 2, "There is no model 'resnet50'")

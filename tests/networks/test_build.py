@@ -23,7 +23,7 @@ def _network(spatial_dims: int = 2, **settings: Any) -> SegmentationNetwork:
         ({"preset": "efficientvit_b7"}, r"no preset 'efficientvit_b7'; the nearest are efficientvit_b\d"),
         ({"decoder": "high_res"}, "no decoder 'high_res'; the nearest are high_resolution"),
         ({"decoder_stride": 3}, "decoder_stride is 3; the high_resolution decoder has 1, 2 or 4"),
-        ({"decoder": "seg_head", "decoder_stride": 1}, "decoder_stride is 1; the published seg_head has 8"),
+        ({"decoder": "seg_head", "decoder_stride": 1}, "decoder_stride is 1; the seg_head has \\(8, 8\\)"),
         ({"decoder": "seg_head", "head": "seg_b0"}, "no head 'seg_b0'; the nearest are seg_b0_cityscapes"),
         ({"norm": "bach"}, "no norm 'bach'; the nearest are batch"),
         ({"norm_epsilon": 1e-3}, "no network setting 'norm_epsilon'; the nearest are norm_eps"),

@@ -110,7 +110,7 @@ def test_full_size_decoder_sees_single_voxels() -> None:
 def test_wrong_number_of_widths_is_refused() -> None:
     """The widths must number the levels; the message counts them."""
     preset = replace(HIGH_RESOLUTION, widths=(16, 32))
-    with pytest.raises(SettingsError, match="2 widths and 5 depths; for 4 levels give 4 and 3"):
+    with pytest.raises(SettingsError, match="2 widths and 6 depths; for 4 levels give at least 4 and 3"):
         HighResolutionDecoder(BlockStyle(layers_for(2), (3, 3)), PyramidOfThree(), 5, preset)
 
 

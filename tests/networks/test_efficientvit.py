@@ -23,6 +23,8 @@ PARAMETERS = {
     "efficientvit_l1": (38037280, 42534688),
     "efficientvit_l2": (49090208, 55516832),
     "efficientvit_l3": (193998144, 215772480),
+    "efficientvit_xl0": (96622752, 114713760),
+    "efficientvit_xl1": (167266976, 196997792),
 }
 
 

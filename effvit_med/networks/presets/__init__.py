@@ -1,6 +1,8 @@
 """Every number of every model, as data: one file for each family."""
 
 from effvit_med.networks.presets.decoders import (
+    GENERAL_HEAD,
+    HEAD_NORM_EPS,
     HEAD_OF_BACKBONE,
     HEADS,
     HIGH_RESOLUTION,
@@ -12,7 +14,9 @@ from effvit_med.networks.presets.names import ActivationName, refuse_unknown
 
 __all__ = [
     "BACKBONES",
+    "GENERAL_HEAD",
     "HEADS",
+    "HEAD_NORM_EPS",
     "HEAD_OF_BACKBONE",
     "HIGH_RESOLUTION",
     "ActivationName",

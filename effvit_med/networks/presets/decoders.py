@@ -42,9 +42,10 @@ class DecoderPreset:
     """The numbers of our high-resolution decoder, from the input's own resolution (level 0) to the deepest map.
 
     Attributes:
-        widths: channels at strides 1, 2, 4, 8, 16, 32; few where there are many voxels. Multiples of 16 at the first
-            two: dense kernels of the CPU backend work on blocks of 16 channels.
-        depths: how many residual blocks refine the features at each of the first five strides.
+        widths: channels at strides 1, 2, 4, and so on; few where there are many voxels. Multiples of 16 at the first
+            two: dense kernels of the CPU backend work on blocks of 16 channels. A backbone that ends earlier uses the
+            first of them.
+        depths: how many residual blocks refine the features at each of these strides but the last.
         dense_levels: how many of the first strides are refined by dense convolutions; the rest by MBConvs.
         expand: how many times these MBConvs widen inside.
         activation: the activation of every block.
@@ -74,7 +75,7 @@ HEADS = {
     )
 }
 
-#: The published head that goes with a backbone where none is named.
+#: The published head that goes with a backbone where none is named; `GENERAL_HEAD` with all others.
 HEAD_OF_BACKBONE = {
     "efficientvit_b0": "seg_b0_cityscapes",
     "efficientvit_b1": "seg_b1_cityscapes",
@@ -86,5 +87,11 @@ HEAD_OF_BACKBONE = {
     "efficientvit_l3": "seg_l2_cityscapes",
 }
 
+#: The head for a backbone that was published without one.
+GENERAL_HEAD = "seg_b1_cityscapes"
+
+#: Added to the variance in every normalisation of a published segmentation model, by the series of its head.
+HEAD_NORM_EPS = {"b": 1e-5, "l": 1e-7}
+
 #: Our decoder, for images and volumes alike.
-HIGH_RESOLUTION = DecoderPreset(widths=(16, 32, 32, 48, 64, 96), depths=(1, 2, 2, 2, 1))
+HIGH_RESOLUTION = DecoderPreset(widths=(16, 32, 32, 48, 64, 96, 128), depths=(1, 2, 2, 2, 1, 1))

@@ -44,11 +44,12 @@ class BackbonePreset:
 
     Attributes:
         name: the name it is built by.
-        stages: stage 0 (the stem) to stage 4.
+        stages: stage 0 (the stem) to the last.
         head_dim: channels of one attention head.
         activation: the activation of every block.
-        separate_stem: whether stage 0 is stored under ``input_stem`` (B series) or as ``stages.0`` (L series).
+        separate_stem: whether stage 0 is stored under ``input_stem`` (B series) or as ``stages.0`` (L, XL).
         attention_eps: added to the denominator of the attention.
+        aggregation_kernel_size: of the attention's second scale, along every axis.
     """
 
     name: str
@@ -57,6 +58,7 @@ class BackbonePreset:
     activation: ActivationName
     separate_stem: bool
     attention_eps: float = 1e-15
+    aggregation_kernel_size: int = 5
 
 
 def _b_series(name: str, widths: tuple[int, ...], depths: tuple[int, ...], head_dim: int) -> BackbonePreset:
@@ -78,6 +80,20 @@ def _l_series(name: str, widths: tuple[int, ...], depths: tuple[int, ...]) -> Ba
     return BackbonePreset(f"efficientvit_{name}", stages, 32, "gelu_tanh", separate_stem=False)
 
 
+def _xl_series(name: str, depths: tuple[int, ...]) -> BackbonePreset:
+    stages = (
+        StagePreset(32, "conv", 1, "res", depths[0], 1, fewer_norm=False),
+        StagePreset(64, "fused", 16, "fused", depths[1], 4, fewer_norm=False),
+        StagePreset(128, "fused", 16, "fused", depths[2], 4, fewer_norm=False),
+        StagePreset(256, "fused", 16, "fused", depths[3], 4, fewer_norm=False),
+        StagePreset(512, "mb", 16, "attention", depths[4], 4, fewer_norm=True),
+        StagePreset(1024, "mb", 24, "attention", depths[5], 6, fewer_norm=True),
+    )
+    return BackbonePreset(
+        f"efficientvit_{name}", stages, 32, "gelu_tanh", separate_stem=False, aggregation_kernel_size=3
+    )
+
+
 BACKBONES = {
     preset.name: preset
     for preset in (
@@ -89,5 +105,7 @@ BACKBONES = {
         _l_series("l1", (32, 64, 128, 256, 512), (1, 1, 1, 6, 6)),
         _l_series("l2", (32, 64, 128, 256, 512), (1, 2, 2, 8, 8)),
         _l_series("l3", (64, 128, 256, 512, 1024), (1, 2, 2, 8, 8)),
+        _xl_series("xl0", (0, 1, 1, 2, 3, 3)),
+        _xl_series("xl1", (1, 2, 2, 4, 6, 6)),
     )
 }
