@@ -88,12 +88,15 @@ def _styles(names: Sequence[str], ours: Sequence[str]) -> dict[str, dict[str, ob
 
 
 def _dress(axes: Axes, dims: int, edges: Sequence[int], what: str) -> None:
-    from matplotlib.ticker import NullLocator
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks([edge**dims for edge in edges], [f"{edge}{'²' if dims == 2 else '³'}" for edge in edges])
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("pixels of the image" if dims == 2 else "voxels of the image")
     axes.set_title(what, fontsize=10)
     axes.grid(visible=True, which="major", color="0.85")

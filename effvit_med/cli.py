@@ -229,8 +229,10 @@ def _segment(source: Path, output: Path, bundle: Path | None, options: dict[str,
     if not source.exists():
         raise click.UsageError(f"INPUT {source} does not exist.")
     from effvit_med.engine import Job, Segmenter, Settings, read_model, segment_input
+    from effvit_med.engine.allocation import keep_freed_memory
     from effvit_med.io import ReadOptions, SegOptions
 
+    keep_freed_memory()
     names = {name: options[name] for name in Settings.model_fields if options.get(name) is not None}
     job = Job(
         output_types=tuple(options.get("output_types") or ()) or None,
