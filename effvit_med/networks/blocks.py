@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from effvit_med.errors import SettingsError
+from effvit_med.networks.fused import can_fuse, fused_convolution
 from effvit_med.networks.layers import LayerTypes, require_odd
 from effvit_med.networks.presets import ActivationName, refuse_unknown
 
@@ -168,6 +169,26 @@ def fold_pair(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> bool:
     return True
 
 
+def convolve(
+    x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None, style: BlockStyle, *, activation: bool
+) -> Tensor:
+    """The map after a convolution, its normalisation and its activation; in one pass where that gives the same.
+
+    Args:
+        x: the map.
+        conv: the convolution.
+        norm: the normalisation, or None where there is none or it is folded.
+        style: gives the activation.
+        activation: whether there is one.
+    """
+    if norm is None and can_fuse(x, conv):
+        return fused_convolution(x, conv, style.activation if activation else "none")
+    x = conv(x)
+    if norm is not None:
+        x = norm(x)
+    return style.activate(x) if activation else x
+
+
 @runtime_checkable
 class Foldable(Protocol):
     """A block that can multiply its normalisation into its convolution, for inference."""
@@ -209,10 +230,7 @@ class ConvNorm(nn.Module):
         self, x: Float[Tensor, "batch in_channels *space"]
     ) -> Float[Tensor, "batch out_channels *smaller_space"]:
         """The convolved map; size n becomes ceil(n / stride) along every axis."""
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return self.style.activate(x) if self.activation else x
+        return convolve(x, self.conv, self.norm, self.style, activation=self.activation)
 
     def fold(self) -> None:
         """Multiplies the batch normalisation into the convolution, in place."""

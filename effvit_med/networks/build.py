@@ -60,7 +60,9 @@ class SegmentationNetwork(nn.Module):
         """
         for part in (self.backbone, self.head):
             if not hasattr(part, "checkpointing"):
-                raise SettingsError(f"A {type(part).__name__} has no switch for checkpointing; give it `checkpointing`.")
+                raise SettingsError(
+                    f"A {type(part).__name__} has no switch for checkpointing; give it `checkpointing`."
+                )
             part.checkpointing = enabled
 
     def logits(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *less_space"]:

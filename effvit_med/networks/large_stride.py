@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effvit_med.errors import SettingsError
-from effvit_med.networks.blocks import BlockStyle, ConvKind, add, fold_pair, run_stage
+from effvit_med.networks.blocks import BlockStyle, ConvKind, add, convolve, fold_pair, run_stage
 from effvit_med.networks.layers import layers_for, without_autocast
 
 _SQUEEZE = 4
@@ -73,10 +73,7 @@ class ConvBatchNorm(nn.Module):
         self, x: Float[Tensor, "batch in_channels *space"]
     ) -> Float[Tensor, "batch out_channels *smaller_space"]:
         """The convolved map; size n becomes ceil(n / stride) along every axis."""
-        x = self.c(x)
-        if self.bn is not None:
-            x = self.bn(x)
-        return self.style.activate(x) if self.activation else x
+        return convolve(x, self.c, self.bn, self.style, activation=self.activation)
 
     def fold(self) -> None:
         """Multiplies the batch normalisation into the convolution, in place."""
