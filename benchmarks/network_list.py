@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effvit_med.networks import build_network, fold_batchnorm
+from effvit_med.networks.cost import count_parameters
 
 OUT_CHANNELS = 14
 
@@ -125,6 +126,10 @@ NETWORKS = (
     Entry("EfficientViT-B0, stride 2", 2, partial(_ours, preset="efficientvit_b0", stride=2)),
     Entry("EfficientViT-B1, stride 1", 2, partial(_ours, preset="efficientvit_b1", stride=1)),
     Entry("EfficientViT-B1, stride 2", 2, partial(_ours, preset="efficientvit_b1", stride=2)),
+    Entry("EfficientViT-M0, stride 1", 2, partial(_ours, preset="efficientvit_m0", stride=1)),
+    Entry("SHViT-S1, stride 1", 2, partial(_ours, preset="shvit_s1", stride=1)),
+    Entry("EfficientMod-xxs, stride 1", 2, partial(_ours, preset="efficientmod_xxs", stride=1)),
+    Entry("TurboViT-t (ours), stride 1", 2, partial(_ours, preset="turbovit_t", stride=1)),
     Entry("MONAI UNet", 2, _unet, is_ours=False),
     Entry("MONAI DynUNet (nnU-Net)", 2, _dynunet, is_ours=False),
     Entry("MONAI SegResNet-32", 2, _segresnet, is_ours=False),
@@ -138,6 +143,10 @@ NETWORKS = (
     Entry("EfficientViT-B1, stride 1", 3, partial(_ours, preset="efficientvit_b1", stride=1)),
     Entry("EfficientViT-B1, stride 2", 3, partial(_ours, preset="efficientvit_b1", stride=2)),
     Entry("EfficientViT-B1, stride 4", 3, partial(_ours, preset="efficientvit_b1", stride=4)),
+    Entry("EfficientViT-M0, stride 1", 3, partial(_ours, preset="efficientvit_m0", stride=1)),
+    Entry("SHViT-S1, stride 1", 3, partial(_ours, preset="shvit_s1", stride=1)),
+    Entry("EfficientMod-xxs, stride 1", 3, partial(_ours, preset="efficientmod_xxs", stride=1)),
+    Entry("TurboViT-t (ours), stride 1", 3, partial(_ours, preset="turbovit_t", stride=1)),
     Entry("MONAI UNet", 3, _unet, is_ours=False),
     Entry("MONAI DynUNet (nnU-Net)", 3, _dynunet, is_ours=False),
     Entry("MONAI SegResNet-32", 3, _segresnet, is_ours=False),
@@ -158,8 +167,3 @@ def prepare(entry: Entry, edge: int) -> tuple[nn.Module, int]:
         network = entry.build((edge,) * entry.spatial_dims)
     parameters = count_parameters(network)
     return (fold_batchnorm(network) if entry.is_ours else network.eval()), parameters
-
-
-def count_parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(parameter.numel() for parameter in network.parameters())
