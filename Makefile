@@ -48,6 +48,8 @@ bench-networks: $(VENV)/bench-installed ## our networks beside MONAI's and SegFo
 	@$(BIN)/python -m benchmarks.networks
 
 bench: bench-networks ## every figure that the documentation quotes
+	@$(BIN)/python -m benchmarks.published
+	@$(BIN)/python -m benchmarks.super_resolution
 	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.accuracy
 	@$(BIN)/python -m benchmarks.dicom_seg

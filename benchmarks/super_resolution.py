@@ -100,7 +100,14 @@ class Score:
 
 
 TASKS = (
-    Task("through-plane x 3, 3D", (3, 1, 1), (12, 40, 40), 2, 700, {"stage_strides": [[1, 2, 2], 2, 2, 2, 1]}),
+    Task(
+        "through-plane x 3, 3D",
+        (3, 1, 1),
+        (12, 40, 40),
+        2,
+        700,
+        {"stage_strides": [[1, 2, 2], 2, 2, 2, 1], "norm": "instance"},
+    ),
     Task("in-plane x 2, 2D", (2, 2), (64, 64), 8, 1500, {}),
 )
 FULL = Extent(tuple(range(2000, 2012)), tuple(range(8)), (48, 128, 128), 1.0)
@@ -205,6 +212,12 @@ def to_markdown(scores: Sequence[Score], trained: Mapping[str, str]) -> str:
             make_table(head, rows, 2),
             "",
             *(f"- {task}: {text}" for task, text in trained.items()),
+            "",
+            (
+                "The through-plane network has instance normalisation. That was changed after a first run of this "
+                "command: with batch normalisation, whose statistics of 2 patches a step do not hold in larger windows, "
+                "its error on the same phantoms was 26.24 HU (33.95 dB), above that of both interpolations."
+            ),
         ]
     )
 
