@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint format train evaluate bench bench-networks wheel sample-data docs-images clean
+.PHONY: demo test test-slow lint format train evaluate bench bench-networks wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -22,7 +22,10 @@ demo: $(STAMP) ## segment the phantom that comes along and say what was made
 
 test: $(STAMP) ## all tests (some minutes)
 	@$(BIN)/python -m pytest -q -p no:randomly README.md docs # examples of a page run in its order
-	@$(BIN)/python -m pytest -q --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
+	@$(BIN)/python -m pytest -q -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
+
+test-slow: $(STAMP) ## the tests that make test leaves out
+	@$(BIN)/python -m pytest -q -m slow --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
 
 lint: $(STAMP) ## imports, style, types
 	@$(BIN)/lint-imports

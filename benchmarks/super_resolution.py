@@ -215,8 +215,8 @@ def to_markdown(scores: Sequence[Score], trained: Mapping[str, str]) -> str:
             "",
             (
                 "The through-plane network has instance normalisation. That was changed after a first run of this "
-                "command: with batch normalisation, whose statistics of 2 patches a step do not hold in larger windows, "
-                "its error on the same phantoms was 26.24 HU (33.95 dB), above that of both interpolations."
+                "command: with batch normalisation, whose statistics of 2 patches a step do not hold in larger "
+                "windows, its error on the same phantoms was 26.24 HU (33.95 dB), above that of both interpolations."
             ),
         ]
     )

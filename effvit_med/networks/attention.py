@@ -101,11 +101,13 @@ class LiteMLA(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:
         """The attended map, of the input's size; q, k and v lie side by side within each head."""
         batch, _, *space = x.shape
+        head_dim = self.kind.head_dim
         finest = self.qkv(x)
         scales = torch.cat([finest, *(scale(finest) for scale in self.aggreg)], dim=1)
-        q, k, v = scales.reshape(batch, -1, 3, self.kind.head_dim, math.prod(space)).unbind(2)
+        heads = scales.shape[1] // (3 * head_dim)
+        q, k, v = scales.reshape(batch, heads, 3, head_dim, math.prod(space)).unbind(2)
         out = linear_attention(q, k, v, self.kind.eps)
-        return self.proj(out.reshape(batch, -1, *space))
+        return self.proj(out.reshape(batch, heads * head_dim, *space))
 
 
 class EfficientVitBlock(nn.Module):

@@ -44,8 +44,7 @@ class SegmentationNetwork(nn.Module):
         self.out_channels = out_channels
         self.output_stride = head.output_stride
         self.mode = layers.linear_mode
-        self.memory_format = layers.memory_format
-        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.to(memory_format=layers.memory_format)  # type: ignore[call-overload]
 
     def checkpoint_activations(self, enabled: bool = True) -> None:
         """Trades time for memory in training: inner maps of every stage are computed again in the backward pass.
@@ -82,7 +81,7 @@ class SegmentationNetwork(nn.Module):
                 f"The image has the shape {tuple(x.shape)}; this network takes (batch, {self.in_channels} channels, "
                 f"{self.spatial_dims} spatial axes)."
             )
-        x = x.contiguous(memory_format=self.memory_format)
+        x = x.contiguous(memory_format=layers_for(self.spatial_dims).memory_format)
         return self.head(x, self.backbone.features(x))
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:

@@ -39,7 +39,7 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     usually give half of this number, the products.
 
     Args:
-        network: a network from `build_empty`, in eval mode.
+        network: a network from `build_empty`, in eval mode; one with weights, folded or not, costs the same.
         shape: of the input, batch and channels first.
 
     Examples:

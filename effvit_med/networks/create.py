@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -58,16 +59,17 @@ def create_segmenter(
     Args:
         name: of the backbone, such as ``efficientvit_b1``; or of a published model with its head, such as
             ``efficientvit-seg-b0-cityscapes``.
-        head: ``high_resolution`` for our decoder, ``cityscapes`` or ``ade20k`` for the published head that belongs to
-            the backbone, or the full name of a published head, such as ``seg_b0_cityscapes``. Left out: the head in the
-            name, else our decoder.
+        head: ``high_resolution`` for our decoder; ``cityscapes`` or ``ade20k`` for the published head of the backbone;
+            ``seg_head`` for its usual one, or one of that kind on a backbone published without; or the full name of a
+            published head, such as ``seg_b0_cityscapes``. Left out: the head in the name, else our decoder.
         spatial_dims: 2 for images, 3 for volumes.
         in_channels: channels of the image.
         out_channels: the number of classes; that of the published head where left out.
         **details: ``decoder_stride`` of our decoder, and any field of `NetworkDetails` that the family knows.
 
     Raises:
-        SettingsError: if a name is unknown, a number impossible, or our decoder is not told the number of classes.
+        SettingsError: if a name is unknown, a number impossible, or the number of classes is not told where none is
+            published.
 
     Examples:
         >>> import torch
@@ -75,13 +77,14 @@ def create_segmenter(
         >>> tuple(network.logits(torch.zeros(1, 3, 64, 96)).shape)
         (1, 19, 8, 12)
     """
-    backbone, named_head = _split_head(name)
-    wanted = head if head is not None else named_head or "high_resolution"
+    backbone, named = resolve_backbone(name), _head_in(name)
+    wanted = spell(head) if head is not None else named or "high_resolution"
     if wanted == "high_resolution":
-        if out_channels is None:
-            raise SettingsError("out_channels is not given; the high_resolution decoder needs the number of classes.")
-        return build_network(spatial_dims, in_channels, out_channels, backbone, **details)
+        return build_network(spatial_dims, in_channels, _classes(out_channels, wanted), backbone, **details)
     published = _published_head(backbone, wanted)
+    if published is None:
+        classes = _classes(out_channels, wanted)
+        return build_network(spatial_dims, in_channels, classes, backbone, "seg_head", **details)
     details.setdefault("norm_eps", HEAD_NORM_EPS[published.removeprefix("seg_")[0]])
     classes = HEADS[published].classes if out_channels is None else out_channels
     return build_network(spatial_dims, in_channels, classes, backbone, "seg_head", head=published, **details)
@@ -130,28 +133,31 @@ def create_sam(name: str, in_channels: int = 3) -> EfficientVitSam:
     Raises:
         SettingsError: if there is no such model.
     """
-    plain = spell(name)
-    for candidate in (plain, f"efficientvit_sam_{plain.removeprefix('efficientvit_').removeprefix('sam_')}"):
-        if candidate in SAMS:
-            return build_sam(candidate, in_channels)
+    plain = re.sub(r"^(efficientvit_)?(sam_)?", "efficientvit_sam_", spell(name))
+    if plain in SAMS:
+        return build_sam(plain, in_channels)
     raise refuse_unknown("SAM model", name, SAMS)
 
 
-def _split_head(name: str) -> tuple[str, str | None]:
-    plain = spell(name)
-    for dataset in _DATASETS:
-        if plain.startswith("efficientvit_seg_") and plain.endswith(f"_{dataset}"):
-            size = plain.removeprefix("efficientvit_seg_").removesuffix(f"_{dataset}")
-            return f"efficientvit_{size}", dataset
-    return resolve_backbone(name), None
+def _head_in(name: str) -> str | None:
+    """The data set in the name of a published segmentation model."""
+    return next((dataset for dataset in _DATASETS if spell(name).endswith(f"_{dataset}")), None)
 
 
-def _published_head(backbone: str, head: str) -> str:
-    wanted = spell(head)
-    if wanted == "seg_head":
-        wanted = HEAD_OF_BACKBONE.get(backbone, wanted)
-    candidates = (wanted, f"seg_{backbone.removeprefix('efficientvit_')}_{wanted}")
-    for candidate in candidates:
+def _classes(out_channels: int | None, head: str) -> int:
+    if out_channels is None:
+        raise SettingsError(f"out_channels is not given; {head} needs the number of classes.")
+    return out_channels
+
+
+def _published_head(backbone: str, head: str) -> str | None:
+    """The published head that is meant, or None for the general one on a backbone that was published without."""
+    if head in ("seg", "seg_head", "seghead"):
+        return HEAD_OF_BACKBONE.get(backbone)
+    size = backbone.removeprefix("efficientvit_")
+    plain = head.removeprefix("efficientvit_")
+    for candidate in (plain, f"seg_{size}_{plain}", f"seg_{size}_{plain}20k"):
         if candidate in HEADS:
             return candidate
-    raise refuse_unknown("head", head, ["high_resolution", *_DATASETS, *HEADS])
+    own = [each for each in HEADS if each.startswith(f"seg_{size}_")] or ["seg_head"]
+    raise SettingsError(f"There is no head {head!r} for {backbone}; take high_resolution or {', '.join(own)}.")

@@ -126,7 +126,7 @@ class ModulationMlp(nn.Module):
         hidden = self.fc1(x)
         if self.expand == 1:
             return self.fc2(hidden * context)
-        groups = functional.gelu(hidden).reshape(*x.shape[:-1], self.expand, -1)
+        groups = functional.gelu(hidden).reshape(*x.shape[:-1], self.expand, x.shape[-1])
         return self.fc2((groups * context.unsqueeze(-2)).flatten(-2))
 
 

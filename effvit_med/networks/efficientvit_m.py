@@ -195,17 +195,15 @@ def _partition(x: Tensor, window: int) -> Tensor:
     x = x.movedim(1, -1)
     if _is_graph() or any(missing):
         x = functional.pad(x, [0, 0, *(n for pad in reversed(missing) for n in (0, pad))])
-    split = [n for count in counts for n in (count, window)]
-    x = x.reshape(x.shape[0], *split, x.shape[-1])
+    x = x.reshape(x.shape[0], *(n for count in counts for n in (count, window)), x.shape[-1])
     order = (0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 2 * dims + 1)
-    x = x.permute(order).reshape(-1, *(window,) * dims, x.shape[-1])
-    return x.movedim(-1, 1)
+    return x.permute(order).flatten(0, dims).movedim(-1, 1)
 
 
 def _join(windows: Tensor, like: Tensor) -> Tensor:
     """The map, of another's size, that windows were taken from; the inverse of `_partition`."""
-    window, dims = windows.shape[2], like.dim() - 2
-    counts, x = _counts(like, window), windows.movedim(1, -1)
+    window, dims, x = windows.shape[2], like.dim() - 2, windows.movedim(1, -1)
+    counts = _counts(like, window)
     x = x.reshape(like.shape[0], *counts, *(window,) * dims, x.shape[-1])
     order = (0, *(axis for pair in range(dims) for axis in (1 + pair, 1 + dims + pair)), 2 * dims + 1)
     x = x.permute(order).reshape(like.shape[0], *(count * window for count in counts), x.shape[-1])
@@ -297,8 +295,8 @@ class EfficientVitM(LargeStrideBackbone):
         """Fits what was left to the preset, the windows and the kernels of q, to weights that are to be loaded.
 
         The published weights for detection have windows of 7 in every stage, and other kernels in M0. What is rebuilt
-        gets new parameters: load the weights and make the optimiser afterwards. Shapes that no network of this kind
-        has are left for the loader to report.
+        gets new parameters, trained or frozen as before: load the weights and make the optimiser afterwards. Shapes
+        that no network of this kind has are left for the loader to report.
 
         Args:
             shapes: the shape of each weight by its name in this network's ``state_dict``.
@@ -310,13 +308,10 @@ class EfficientVitM(LargeStrideBackbone):
         for name, module in self.named_modules():
             if not isinstance(module, CascadedGroupAttention):
                 continue
-            table = shapes.get(f"{name}.attention_biases")
-            if self.adopts_windows and table is not None:
-                windows |= self._adopt_window(module, tuple(table))
-            for index in range(len(module.dws)):
-                kernel = shapes.get(f"{name}.dws.{index}.c.weight")
-                if self.adopts_kernels and kernel is not None:
-                    kernels |= self._adopt_kernel(module, index, tuple(kernel))
+            if self.adopts_windows:
+                windows |= self._adopt_window(module, tuple(shapes.get(f"{name}.attention_biases", ())))
+            for index in range(len(module.dws) if self.adopts_kernels else 0):
+                kernels |= self._adopt_kernel(module, index, tuple(shapes.get(f"{name}.dws.{index}.c.weight", ())))
         found = {"attention windows": ", ".join(windows), "kernels of q": ", ".join(kernels)}
         return [
             f"The {what} were changed from a side of {how}, to fit the weights." for what, how in found.items() if how
@@ -332,11 +327,16 @@ class EfficientVitM(LargeStrideBackbone):
         return {f"{old} to {new}": None}
 
     def _adopt_kernel(self, attention: CascadedGroupAttention, index: int, shape: tuple[int, ...]) -> dict[str, None]:
-        before = attention.dws[index].get_parameter("c.weight")
+        old_conv: Any = attention.dws[index].c
+        before: nn.Parameter = old_conv.weight
         old, new = before.shape[-1], shape[-1] if shape else 0
         if new == old or new % 2 == 0 or shape != (*before.shape[:2], *(new,) * self.spatial_dims):
             return {}
-        attention.dws[index] = q_convolution(self.style, before.shape[0], new).to(before).train(attention.training)
+        conv = q_convolution(self.style, before.shape[0], new).c.train(old_conv.training)
+        layout = self.style.layers.memory_format if before.stride(1) == 1 < old else torch.contiguous_format
+        weight = conv.weight.detach().to(before).to(memory_format=layout)
+        conv.weight, conv.bias = nn.Parameter(weight, requires_grad=before.requires_grad), old_conv.bias
+        attention.dws[index].c = conv
         return {f"{old} to {new}": None}
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,11 @@ def export_program(network: nn.Module, example: Tensor, dynamic: bool = True) ->
         shape = (_RECORDED_BATCH, example.shape[1], *_RECORDED_SIZES[: example.dim() - 2])
         example = example.new_zeros((1,) * example.dim()).expand(shape)  # so large an image is not stored
     try:
-        with torch.enable_grad():  # without, activations are recorded as written in place, which converters split up
+        with (
+            warnings.catch_warnings(),
+            torch.enable_grad(),
+        ):  # without, activations are recorded as written in place, which converters split up
+            warnings.simplefilter("ignore")  # of torch to its own developers
             shapes = (dict.fromkeys(free, Dim.AUTO),) if free else None
             program = torch.export.export(folded, (example,), dynamic_shapes=shapes)
     except (RuntimeError, ValueError) as error:
@@ -150,15 +155,16 @@ def _free_axes(program: ExportedProgram, free: Sequence[int], name: str) -> None
     """Lets a program take sizes from 1 on.
 
     While recording, torch notes as conditions which axes had a single voxel, since these lie differently in memory. The
-    operators do not mind, and our networks have no other branch: what is tied to a size is refused here.
+    operators do not mind, and our networks have no other branch. Upper limits are refused; what a module chooses below
+    some size cannot be told from the layout and is lost.
     """
     image = program.graph_signature.user_inputs[0]
     shape = next(node.meta["val"].shape for node in program.graph.nodes if node.name == image)
-    tied = [axis for axis in free if isinstance(shape[axis], int)]
-    if tied:
-        raise SettingsError(
-            f"{name} ties axis {tied[0]} of the image to the size {shape[tied[0]]}; export it with dynamic=False."
-        )
+    unlimited = {str(symbol) for symbol, sizes in program.range_constraints.items() if sizes.upper == int_oo}
+    tied = [axis for axis in free if str(shape[axis]) not in unlimited]
+    if tied or len({str(shape[axis]) for axis in free}) < len(free):
+        axes = ", ".join(map(str, tied or free))
+        raise SettingsError(f"{name} limits the sizes of the image along axes {axes}; export it with dynamic=False.")
     for symbol in program.range_constraints:
         program.range_constraints[symbol] = ValueRanges(1, int_oo)
     program._guards_code = []  # noqa: SLF001  the conditions; torch has no public way to drop them
@@ -166,9 +172,16 @@ def _free_axes(program: ExportedProgram, free: Sequence[int], name: str) -> None
 
 def _convert(program: ExportedProgram, outputs: tuple[str, ...], axes: tuple[str, ...]) -> Any:
     try:
-        converted: Any = torch.onnx.export(
-            program, input_names=[_INPUT], output_names=list(outputs), dynamo=True, verbose=False, external_data=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch to its own developers
+            converted: Any = torch.onnx.export(
+                program,
+                input_names=[_INPUT],
+                output_names=list(outputs),
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+            )
     except torch.onnx.OnnxExporterError as error:
         raise SettingsError(f"The network has no counterpart in ONNX: {error}") from error
     if axes:

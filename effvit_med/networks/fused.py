@@ -32,8 +32,15 @@ def _has_operators() -> bool:
 _AVAILABLE = _has_operators()
 
 
+def _is_watched() -> bool:
+    return torch._C._len_torch_dispatch_stack() > 0  # noqa: SLF001  torch has no public way to ask
+
+
 def can_fuse(x: Tensor, conv: nn.Conv2d | nn.Conv3d) -> bool:
     """Whether the fused operators give what the plain ones would: float32 on a CPU, no gradient, no graph being made.
+
+    Convolutions that are watched by hooks, and whole calls that are watched by a dispatch mode of torch such as its
+    counter of operations, take the plain way, as they would be passed over or seen under an unknown name.
 
     Args:
         x: the map.
@@ -46,8 +53,12 @@ def can_fuse(x: Tensor, conv: nn.Conv2d | nn.Conv3d) -> bool:
         x.device.type == conv.weight.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
         and x.numel() > 0
+        and x.dim() == conv.weight.dim()
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and not (conv._forward_hooks or conv._forward_pre_hooks)  # noqa: SLF001  torch has no public way to ask
         and bool(torch.backends.mkldnn.enabled)
-        and not (tracing or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+        and not (tracing or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or _is_watched())
     )
 
 

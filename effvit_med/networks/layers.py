@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ class PointInstanceNorm3d(nn.InstanceNorm3d):
 
 
 def _instance_norm(x: Tensor, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> Tensor:
-    if x[0, 0].numel() > 1:
+    if math.prod(x.shape[2:]) > 1 and x.shape[0] > 0:  # torch takes no empty batch
         return functional.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=norm.eps)
     shape = (1, -1) + (1,) * (x.dim() - 2)
     return (x - x) * norm.weight.reshape(shape) + norm.bias.reshape(shape)
@@ -104,6 +105,10 @@ class LayerTypes:
     head_mode: str
     linear_mode: str
     memory_format: torch.memory_format
+
+    def __reduce__(self) -> tuple[Callable[[int], LayerTypes], tuple[int]]:
+        """How it is pickled: by its number of axes, as torch's memory formats cannot be in every protocol."""
+        return layers_for, (self.spatial_dims,)
 
 
 _TYPES = {

@@ -231,7 +231,7 @@ def resolve_backbone(name: str) -> str:
 
     Args:
         name: such as ``efficientvit_b1``, ``b1``, ``efficientvit-b1-r224-in1k`` or timm's
-            ``efficientvit_b1.r224_in1k``.
+            ``efficientvit_b1.r224_in1k``; the name of a published model stands for its backbone.
 
     Raises:
         SettingsError: if there is no such backbone; it names the nearest.
@@ -239,27 +239,36 @@ def resolve_backbone(name: str) -> str:
     Examples:
         >>> resolve_backbone("efficientvit-l1-r224-in1k"), resolve_backbone("shvit_s1.in1k"), resolve_backbone("m3")
         ('efficientvit_l1', 'shvit_s1', 'efficientvit_m3')
+        >>> resolve_backbone("efficientvit_backbone_b0"), resolve_backbone("efficientvit-sam-xl0")
+        ('efficientvit_b0', 'efficientvit_xl0')
     """
     plain = spell(name)
-    for candidate in (plain, f"efficientvit_{plain}"):
-        if candidate in FAMILY_OF:
-            return candidate
+    plain = re.sub(r"^efficientvit_(backbone|cls|seg|sam)_", "efficientvit_", plain)
+    plain = re.sub(r"_(cityscapes|ade20k|downstream)$", "", plain)
+    for start in ("", "efficientvit_", "shvit_", "efficientmod_", "turbovit_"):
+        if start + plain in FAMILY_OF:
+            return start + plain
     raise refuse_unknown("preset", name, FAMILY_OF)
 
 
 def spell(name: str) -> str:
-    """A published name in our spelling: lower case, underscores, without the tag of its training.
+    """A published name in our spelling: lower case, underscores, without library and the tag of its training.
 
     Args:
         name: the name.
 
+    Raises:
+        SettingsError: if it is no text.
+
     Examples:
-        >>> spell("efficientMod-s-Conv"), spell("efficientvit-cls-b1-r224-in1k"), spell("efficientvit_m0.r224_in1k")
+        >>> spell("efficientMod-s-Conv"), spell("efficientvit-b1-r224-in1k"), spell("timm/efficientvit_m0.r224_in1k")
         ('efficientmod_s_conv', 'efficientvit_b1', 'efficientvit_m0')
     """
-    plain = name.split(".", maxsplit=1)[0].lower().replace("-", "_")
-    plain = re.sub(r"(_r\d+)?(_in1k)?$", "", plain)
-    return plain.replace("efficientvit_cls_", "efficientvit_")
+    if not isinstance(name, str):
+        raise SettingsError(f"The name {name!r} is a {type(name).__name__}; give the name of a model as text.")
+    plain = name.rsplit("/", maxsplit=1)[-1].split(".", maxsplit=1)[0].lower().replace("-", "_")
+    plain = re.sub(r"^(timm|msra)_", "", plain)
+    return re.sub(r"(_r\d+)?(_in1k)?$", "", plain)
 
 
 def read_details(values: Mapping[str, Any]) -> NetworkDetails:

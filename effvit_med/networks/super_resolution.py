@@ -143,14 +143,13 @@ class SuperResolutionNetwork(nn.Module):
         self.out_channels = out_channels
         self.scale = factors
         self.mode = layers.linear_mode
-        self.memory_format = layers.memory_format
         style = style or BlockStyle(layers, (3,) * spatial_dims)
         self.head = HighResolutionDecoder(style, backbone, out_channels * math.prod(factors), decoder)
         last = self.head.classify.conv
         nn.init.zeros_(last.weight)
         if last.bias is not None:
             nn.init.zeros_(last.bias)
-        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.to(memory_format=layers.memory_format)  # type: ignore[call-overload]
 
     def interpolate(
         self, x: Float[Tensor, "batch in_channels *space"]
@@ -179,7 +178,7 @@ class SuperResolutionNetwork(nn.Module):
                 f"The image has the shape {tuple(x.shape)}; this network takes (batch, {self.in_channels} channels, "
                 f"{self.spatial_dims} spatial axes)."
             )
-        x = x.contiguous(memory_format=self.memory_format)
+        x = x.contiguous(memory_format=layers_for(self.spatial_dims).memory_format)
         return self.interpolate(x) + shuffle_voxels(self.head(x, self.backbone.features(x)), self.scale)
 
 

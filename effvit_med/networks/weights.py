@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
+import math
 import os
 import pickle
+import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,18 +21,43 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from effvit_med.errors import OutputError, WeightsError
+from effvit_med.networks.attention import LiteMLA
 from effvit_med.networks.blocks import Foldable
+from effvit_med.networks.efficientvit_m import EfficientVitM
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
+
+#: Our word in the header of a safetensors file: for each eps, as JSON, the modules that have it.
+_EPS_KEY = "effvit_med.eps"
+
+#: Under what training programs keep the weights, and an average of them over the steps.
+_ENTRIES = ("state_dict", "model", "model_state_dict", "network")
+_AVERAGES = ("state_dict_ema", "model_ema", "ema")
+
+#: What torch raises for a file that is cut short, of another kind, or holds what might run code.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+)
 
 
 def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Writes every weight and buffer of a network as a safetensors file; the file appears whole or not at all.
 
+    The eps of each normalisation and attention layer is kept in the header beside the metadata, as `load_published`
+    may have changed it and the outputs depend on it.
+
     Args:
         network: the network.
         path: the file to write; one that exists is replaced.
-        metadata: words kept in the file's header, such as the preset.
+        metadata: words kept in the file's header, such as the preset; ``effvit_med.eps`` is our own and overwritten.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -45,7 +75,7 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
     """
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    content = save(tensors, metadata=dict(metadata or {}))
+    content = save(tensors, metadata={**(metadata or {}), _EPS_KEY: _eps_as_text(network)})
     temporary = path.with_name(f".{secrets.token_hex(4)}.part-{path.name}")
     try:
         with temporary.open("wb") as file:
@@ -63,20 +93,33 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
 def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
     """Puts the weights of a file into a network; every name and shape must agree, else nothing is changed.
 
+    Normalisations and attention layers get the eps that `save_weights` kept; a file without it leaves them as they
+    are. An EfficientViT-M takes on the windows and the kernels of q that the file has, unless they were chosen by
+    hand; these parameters are new then, so make the optimiser afterwards.
+
     Args:
         network: the network to fill.
-        path: a safetensors file, or a torch file of tensors only, where a ``state_dict`` entry is used if there is one.
+        path: a safetensors file, or a torch file of tensors only; see `unwrap_checkpoint` for where they may stand.
 
     Returns:
         The words kept in the header of a safetensors file; empty for a torch file.
 
     Raises:
-        WeightsError: if the file is absent, is no such file, holds more than tensors, or does not fit the network.
+        WeightsError: if the file is absent, is no such file, holds more than tensors, does not fit the network, or the
+            eps in its header cannot be read.
     """
     path = Path(path)
     tensors, metadata = _read(path)
-    _check_fit(network.state_dict(), tensors, path)
+    eps = _eps_from_text(metadata.pop(_EPS_KEY, "{}"), path)
+    wanted = network.state_dict()
+    if any(name in wanted and wanted[name].shape != value.shape for name, value in tensors.items()):
+        twin = copy.deepcopy(network)
+        _adopt(twin, tensors)
+        wanted = twin.state_dict()
+    _check_fit(wanted, tensors, path)
+    _adopt(network, tensors)
     network.load_state_dict(tensors)
+    _set_eps(network, eps)
     return metadata
 
 
@@ -84,13 +127,48 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The weights of a file by their names; no code in it is run.
 
     Args:
-        path: a safetensors file, or a torch file of tensors only, where a ``state_dict`` or ``model`` entry is used if
-            there is one.
+        path: a safetensors file, or a torch file of tensors only; see `unwrap_checkpoint` for where they may stand.
 
     Raises:
         WeightsError: if the file is absent, is no such file, or holds more than tensors.
     """
     return _read(Path(path))[0]
+
+
+def unwrap_checkpoint(content: object, source: str) -> dict[str, Tensor]:
+    """The table of weights in what a training program saved.
+
+    Args:
+        content: the table, or a table that holds it under ``state_dict``, ``model``, ``model_state_dict`` or
+            ``network``, one within another too. An average over the steps, under ``state_dict_ema``, ``model_ema`` or
+            ``ema``, is used where there is none of those.
+        source: what it is called, for the error message.
+
+    Returns:
+        The weights by their names, in their order.
+
+    Raises:
+        WeightsError: if there is no table, it names something by other than text, or it holds more than tensors.
+
+    Examples:
+        >>> list(unwrap_checkpoint({"epoch": 3, "model": {"weight": torch.zeros(1)}}, "a.pt"))
+        ['weight']
+    """
+    for _ in range(len(_ENTRIES) + 1):  # a table may hold itself
+        if not isinstance(content, Mapping):
+            break
+        inner = next((entry for entry in (*_ENTRIES, *_AVERAGES) if isinstance(content.get(entry), Mapping)), None)
+        if inner is None:
+            break
+        content = content[inner]
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{source} holds a {type(content).__name__}; a table of named tensors is needed.")
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise WeightsError(f"{source} names an entry {name!r}, a {type(name).__name__}; the names must be text.")
+        if not isinstance(value, Tensor):
+            raise WeightsError(f"{source} holds a {type(value).__name__} named {name!r}; only tensors belong there.")
+    return dict(content)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -109,18 +187,66 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a torch file of tensors only: {error}. It was not loaded.") from error
-    for entry in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}; a table of named tensors is needed.")
-    for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise WeightsError(f"{path} holds a {type(value).__name__} named {name!r}; only tensors belong there.")
-    return dict(content)
+        # the settings of a training program, which many published files hold; no code of theirs is run
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        stranger = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"it names {stranger[1]}, which may run code" if stranger else str(error) or type(error).__name__
+        raise WeightsError(f"{path} is not a torch file of tensors only: {why}. It was not loaded.") from error
+    return unwrap_checkpoint(content, str(path))
+
+
+def _eps_as_text(network: nn.Module) -> str:
+    names: dict[str, list[str]] = {}
+    for name, module in network.named_modules():
+        eps = _eps_of(module)
+        if eps is not None:
+            names.setdefault(repr(eps), []).append(name)
+    return json.dumps(names)
+
+
+def _eps_of(module: nn.Module) -> float | None:
+    eps = module.kind.eps if isinstance(module, LiteMLA) else getattr(module, "eps", None)
+    return eps if isinstance(eps, float) else None
+
+
+def _eps_from_text(text: str, path: Path) -> dict[str, float]:
+    """The eps of each module by its name."""
+    found: dict[str, float] = {}
+    try:
+        table: Any = json.loads(text)
+        for value, names in table.items():
+            eps = float(value)
+            if not (math.isfinite(eps) and eps >= 0 and isinstance(names, list)):
+                raise ValueError(f"{value!r}: {names!r}")
+            found |= dict.fromkeys(names, eps)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} has a header whose {_EPS_KEY} cannot be read: {error}. It must be JSON that gives the names of "
+            "modules for each number; save the weights again."
+        ) from error
+    return found
+
+
+def _set_eps(network: nn.Module, wanted: Mapping[str, float]) -> None:
+    for name, module in network.named_modules():
+        eps = wanted.get(name)
+        if eps is None or _eps_of(module) in (None, eps):
+            continue
+        if isinstance(module, LiteMLA):
+            module.kind = replace(module.kind, eps=eps)
+        else:
+            module.__setattr__("eps", eps)
+
+
+def _adopt(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Gives every EfficientViT-M in a network the windows and kernels of the weights."""
+    backbones = [(name, module) for name, module in network.named_modules() if isinstance(module, EfficientVitM)]
+    for name, backbone in backbones:
+        prefix = f"{name}." if name else ""
+        own = {each: value for each, value in tensors.items() if each.startswith(prefix)}
+        backbone.adopt({each.removeprefix(prefix): tuple(value.shape) for each, value in own.items()})
 
 
 def _check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:

@@ -107,3 +107,10 @@ def test_heads_hold_q_k_and_v_side_by_side() -> None:
         attention(x)
     torch.testing.assert_close(taken[0][:, :8], taken[1][:, :8])
     assert taken[1][:, 8:].abs().max() == 0
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_empty_batch_stays_empty(spatial_dims: int) -> None:
+    """A batch of no maps gives no maps, as the layers of torch do."""
+    shape = (0, 16, *(4, 5, 6)[:spatial_dims])
+    assert _attention(spatial_dims, ((5,) * spatial_dims,))(torch.zeros(shape)).shape == shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,3 +126,12 @@ def test_network_learns_a_square() -> None:
     with torch.inference_mode():
         wrong = (network(x).argmax(1) != wanted).sum()
     assert int(wrong) <= 6
+
+
+def test_whole_network_can_be_saved_and_read(tmp_path: Path) -> None:
+    """torch.save keeps the object with its layout and gives the same outputs."""
+    network, image = build_network(3, 1, 2).eval(), torch.randn(1, 1, 16, 16, 16)
+    torch.save(network, tmp_path / "network.pt")
+    again = torch.load(tmp_path / "network.pt", weights_only=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(image), network(image))

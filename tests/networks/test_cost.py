@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 
-from effvit_med.networks import build_network, create_backbone
+from effvit_med.networks import build_network, create_backbone, fold_batchnorm
 from effvit_med.networks.cost import build_empty, count_flops, count_parameters
 
 
@@ -31,3 +32,13 @@ def test_cost_grows_linearly_with_the_pixels() -> None:
         small, large = (count_flops(network, (1, 1, *(side,) * dims)) for side in (size, 2 * size))
         assert abs(large / small - 2**dims) < 0.01
     assert torch.tensor(0).device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["efficientvit_b0", "efficientvit_l0", "efficientvit_m0", "shvit_s1"])
+def test_weights_and_folding_do_not_change_the_cost(name: str) -> None:
+    """A network with weights, as it is and folded, counts as many operations as an empty one."""
+    build = partial(build_network, 2, 1, 3, name)
+    wanted = count_flops(build_empty(build), (1, 1, 64, 40))
+    network = build().eval()
+    assert count_flops(network, (1, 1, 64, 40)) == wanted
+    assert count_flops(fold_batchnorm(network), (1, 1, 64, 40)) == wanted

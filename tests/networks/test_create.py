@@ -38,6 +38,8 @@ def test_every_normalisation_has_the_published_eps(call: object, eps: float) -> 
         ("efficientvit_seg_l2_ade20k", None, 150, "efficientvit_l2"),
         ("b1", "ade20k", 150, "efficientvit_b1"),
         ("efficientvit_b1", "seg_b1_cityscapes", 19, "efficientvit_b1"),
+        ("efficientvit_seg_b1", "efficientvit-seg-b1-ade20k", 150, "efficientvit_b1"),
+        ("efficientvit_l0", "SegHead", 19, "efficientvit_l0"),
     ],
 )
 def test_published_head_by_any_of_its_names(name: str, head: str | None, classes: int, backbone: str) -> None:
@@ -54,9 +56,17 @@ def test_our_decoder_needs_the_number_of_classes() -> None:
         create_segmenter("efficientvit_b0")
 
 
+def test_general_head_goes_with_a_backbone_that_was_published_without() -> None:
+    """It has the form of B1's and needs the number of classes."""
+    with torch.device("meta"):
+        assert create_segmenter("shvit_s1", head="seg_head", out_channels=4).output_stride == (16, 16)
+    with pytest.raises(SettingsError, match="seg_head needs the number of classes"):
+        create_segmenter("shvit_s1", head="seg_head")
+
+
 def test_head_that_does_not_exist_is_refused() -> None:
     """No B0 was published for ADE20K; the error lists heads that were."""
-    with pytest.raises(SettingsError, match="no head 'ade20k'"):
+    with pytest.raises(SettingsError, match=r"no head 'ade20k' for efficientvit_b0; take .* seg_b0_cityscapes"):
         create_segmenter("efficientvit_b0", head="ade20k")
 
 

@@ -233,3 +233,10 @@ def test_head_refuses_an_eps_of_zero() -> None:
     """The head names the eps that is not above 0."""
     with pytest.raises(SettingsError, match="norm_eps is 0"):
         EfficientModHead(8, 2, 2, 0.0)
+
+
+def test_empty_batch_stays_empty() -> None:
+    """A batch of no images gives no maps, of the sizes that any batch has."""
+    with torch.inference_mode():
+        maps = EfficientMod(TINY, 2, 1).eval()(torch.zeros(0, 1, 64, 40))
+    assert [tuple(each.shape) for each in maps] == [(0, 8, 16, 10), (0, 16, 8, 5), (0, 16, 4, 3), (0, 24, 2, 2)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from effvit_med.errors import SettingsError
+from effvit_med.networks import fold_batchnorm
 from effvit_med.networks.efficientvit_m import (
     EfficientVitM,
     LocalWindowAttention,
@@ -254,3 +255,38 @@ def test_impossible_windows_and_kernels_are_refused(arguments: dict[str, object]
     """An impossible window or kernel is named."""
     with pytest.raises(SettingsError, match=message):
         EfficientVitM(M0, 2, 1, **arguments)
+
+
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_empty_batch_stays_empty(mask_padding: bool) -> None:
+    """A batch of no maps gives no maps, also where they are cut into windows."""
+    assert _attention(2, mask_padding=mask_padding)(torch.zeros(0, 8, 7, 5)).shape == (0, 8, 7, 5)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_adopted_kernels_are_what_the_old_ones_were(spatial_dims: int) -> None:
+    """A rebuilt convolution keeps being frozen, its precision, mode and layout; it is trained where the old one was."""
+    donor = EfficientVitM(M0, spatial_dims, 1, q_kernel_sizes=(7, 7, 7, 7))
+    network = EfficientVitM(M0, spatial_dims, 1).to(torch.bfloat16)
+    layout = network.style.layers.memory_format
+    network = network.to(memory_format=layout).train()  # type: ignore[call-overload]  # torch takes any format
+    names = [f"blocks1.0.mixer.m.attn.dws.{index}" for index in (0, 1)]
+    network.get_submodule(names[0]).requires_grad_(requires_grad=False).eval()
+    network.adopt(_shapes(donor))
+    frozen, trained = (network.get_submodule(name) for name in names)
+    for block, is_trained in ((frozen, False), (trained, True)):
+        weight = block.get_parameter("c.weight")
+        assert weight.shape[2:] == (7,) * spatial_dims
+        assert {each.dtype for each in block.parameters()} == {torch.bfloat16}
+        assert {each.requires_grad for each in block.parameters()} == {is_trained}
+        assert {each.training for each in block.modules()} == {is_trained}
+        plain = torch.empty(weight.shape)
+        assert weight.stride() == plain.to(memory_format=layout).stride() != plain.stride()
+
+
+def test_adopted_kernels_of_a_folded_network_have_its_bias() -> None:
+    """A folded network takes on the weights of another folded one, biases and all."""
+    donor = fold_batchnorm(EfficientVitM(M0, 2, 1, q_kernel_sizes=(7, 5, 3, 3)))
+    network = fold_batchnorm(EfficientVitM(M0, 2, 1))
+    network.adopt(_shapes(donor))
+    assert _shapes(network) == _shapes(donor)

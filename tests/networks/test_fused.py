@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from effvit_med.networks import blocks as blocks_module
 from effvit_med.networks import build_network, fold_batchnorm
@@ -82,3 +84,38 @@ def test_whole_networks_are_the_same_either_way(name: str, monkeypatch: pytest.M
         monkeypatch.setattr(blocks_module, "can_fuse", lambda *_: False)
         plain = network(image)
     assert float((fused - plain).abs().max() / plain.std()) < 2e-5
+
+
+@pytest.mark.parametrize("setting", [{"padding": "same"}, {"padding_mode": "reflect", "padding": 1}])
+def test_padding_that_the_operators_do_not_know_takes_the_plain_way(setting: dict[str, Any]) -> None:
+    """They pad with zeros, by numbers."""
+    with torch.inference_mode():
+        assert can_fuse(torch.ones(1, 1, 4, 4), nn.Conv2d(1, 1, 3, padding=1))
+        assert not can_fuse(torch.ones(1, 1, 4, 4), nn.Conv2d(1, 1, 3, **setting))
+
+
+def test_images_without_a_batch_take_the_plain_way() -> None:
+    """A map without the batch axis is left to torch's own convolution."""
+    with torch.inference_mode():
+        assert not can_fuse(torch.ones(1, 4, 4), nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("when", ["register_forward_hook", "register_forward_pre_hook"])
+def test_hooks_are_run(when: str) -> None:
+    """A hook on a convolution sees its call, as nothing is fused while it is there."""
+    style = BlockStyle(layers_for(2), (3, 3))
+    block = ConvNorm(style, 1, 1, ConvKind((3, 3), (1, 1), norm=False, activation=True))
+    calls: list[nn.Module] = []
+    handle = getattr(block.conv, when)(lambda conv, *_: calls.append(conv))
+    with torch.inference_mode():
+        block(torch.ones(1, 1, 4, 4))
+        handle.remove()
+        block(torch.ones(1, 1, 4, 4))
+    assert calls == [block.conv]
+
+
+def test_counted_calls_take_the_plain_way() -> None:
+    """The counter of operations would not know the fused ones."""
+    conv, x = nn.Conv2d(1, 1, 1), torch.ones(1, 1, 4, 4)
+    with torch.inference_mode(), FlopCounterMode(display=False):
+        assert not can_fuse(x, conv)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from effvit_med.errors import SettingsError
+from effvit_med.networks import create_classifier
 from effvit_med.networks.layers import layers_for, per_axis
 
 
@@ -76,3 +80,26 @@ def test_numbers_that_do_not_fit_the_axes_are_refused(value: int | list[int]) ->
     """There must be one whole number of at least 1 per axis; the message holds the value."""
     with pytest.raises(SettingsError, match=r"a stage stride is .*; give one whole number of at least 1, or 3 of them"):
         per_axis(value, 3, "a stage stride")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_layer_types_are_pickled_by_their_axes(protocol: int) -> None:
+    """Every protocol of pickle gives the very same table back."""
+    assert pickle.loads(pickle.dumps(layers_for(3), protocol=protocol)) is layers_for(3)
+
+
+@pytest.mark.parametrize("name", ["efficientvit_b0", "efficientvit_m0", "shvit_s1"])
+def test_whole_networks_are_saved_by_torch(tmp_path: Path, name: str) -> None:
+    """`torch.save` of a network, not only of its weights, keeps the outputs."""
+    network, image = create_classifier(name).eval(), torch.randn(1, 3, 64, 40)
+    torch.save(network, tmp_path / "network.pt")
+    loaded = torch.load(tmp_path / "network.pt", weights_only=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(image), network(image), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_instance_norm_of_an_empty_batch_is_empty(spatial_dims: int) -> None:
+    """A batch of no maps gives no maps."""
+    shape = (0, 3, *(4, 5, 6)[:spatial_dims])
+    assert layers_for(spatial_dims).instance_norm(3, affine=True)(torch.zeros(shape)).shape == shape

@@ -16,6 +16,7 @@ from effvit_med.errors import SettingsError, WeightsError
 from effvit_med.networks import (
     create_backbone,
     create_classifier,
+    create_sam,
     create_segmenter,
     load_published,
 )
@@ -219,3 +220,139 @@ def test_report_reads_like_a_sentence() -> None:
     text = str(load_published(create_backbone("efficientvit_b0", 3, 1), file))
     assert text.startswith("state dict: efficientvit_b0 in the layout mit; 186 weights used, 11 unused")
     assert "inflated to a volume (centre)" in text
+
+
+def _eps(model: nn.Module) -> set[float]:
+    return {module.eps for module in model.modules() if isinstance(getattr(module, "eps", None), float)}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_failed_load_changes_nothing(size: int) -> None:
+    """A kernel that cannot be cut about its centre is refused before the first weight is written."""
+    file = create_backbone("efficientvit_b0").state_dict()
+    name = "stages.2.op_list.1.context_module.main.aggreg.0.0.weight"
+    file[name] = torch.zeros(192, 1, size, size)
+    network = create_backbone("efficientvit_b0")
+    before = {each: value.clone() for each, value in network.state_dict().items()}
+    with pytest.raises(WeightsError, match=r"1 weights of the backbone are missing, first 'stages\.2"):
+        load_published(network, file)
+    assert all(torch.equal(value, before[each]) for each, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.full((8,), torch.nan), "values in '.*input_stem.op_list.0.norm.weight' that are not finite"),
+        (torch.ones(8, dtype=torch.int64), "int64 values"),
+        (torch.ones(8, dtype=torch.complex64), "complex64"),
+        (torch.ones(8, device="meta"), "of the kind meta"),
+    ],
+)
+def test_values_that_are_no_weights_are_refused(value: Tensor, words: str) -> None:
+    """Not a number, whole, complex or absent values are named and nothing is loaded."""
+    file = {**create_backbone("efficientvit_b0").state_dict(), "input_stem.op_list.0.norm.weight": value}
+    with pytest.raises(WeightsError, match=words):
+        load_published(create_backbone("efficientvit_b0"), file)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_loaded_training_checkpoint_is_unwrapped(wrapper: str) -> None:
+    """What torch.load gives can be handed on as it is."""
+    file = {wrapper: create_backbone("shvit_s1").state_dict(), "epoch": torch.tensor(3)}
+    assert load_published(create_backbone("shvit_s1"), file).found == "shvit_s1"
+
+
+def test_words_of_training_loops_are_taken_off() -> None:
+    """Compiled, averaged and distributed training put words before every name, in any order."""
+    file = {f"_orig_mod.module.{name}": v for name, v in create_backbone("shvit_s1").state_dict().items()}
+    file["n_averaged"] = torch.tensor(3)
+    assert not load_published(create_backbone("shvit_s1"), file).missing
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # by torch.compile itself
+def test_compiled_network_is_filled() -> None:
+    """The network inside a compiled one is what is filled."""
+    network = create_backbone("efficientvit_b0")
+    report = load_published(torch.compile(network), create_backbone("efficientvit_b0").state_dict())  # type: ignore[arg-type]
+    assert len(report.used) == len(network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("official", "efficientvit_b0"),
+        ("mit-han-lab", "efficientvit_b0"),
+        ("MSRA", "efficientvit_m0"),
+        ("SHViT", "shvit_s1"),
+    ],
+)
+def test_layouts_have_other_words(layout: str, name: str) -> None:
+    """The authors' names for their repositories are understood, in any case."""
+    assert not load_published(create_backbone(name), create_backbone(name).state_dict(), layout=layout).missing
+
+
+def test_encoder_of_sam_alone_fills_the_encoder() -> None:
+    """A file of the image encoder alone is used whole; prompts and masks are missing, and the eps is SAM's."""
+    sam, published = create_sam("l0"), create_sam("l0")
+    file = published.image_encoder.state_dict()
+    report = load_published(sam, file)
+    assert len(report.used) == len(file)
+    assert {name.split(".")[0] for name in report.missing} == {"prompt_encoder", "mask_decoder"}
+    encoder = create_sam("l0").image_encoder
+    assert not load_published(encoder, published.state_dict()).missing
+    backbone = create_backbone("efficientvit_l0")
+    load_published(backbone, file)
+    assert _eps(backbone) == {1e-6}
+
+
+def test_file_of_half_a_part_is_refused() -> None:
+    """A SAM without one block of its mask decoder, and a classifier without its first layer, are damaged files."""
+    file = create_sam("l0").state_dict()
+    del file["mask_decoder.iou_token.weight"]
+    with pytest.raises(WeightsError, match="has only a part of mask_decoder: 1 of its"):
+        load_published(create_sam("l0"), file)
+    file = create_classifier("efficientvit_b0").state_dict()
+    del file["head.op_list.0.conv.weight"]
+    with pytest.raises(WeightsError, match="only a part of head"):
+        load_published(create_classifier("efficientvit_b0"), file)
+
+
+def test_head_of_another_kind_is_left_out_whole() -> None:
+    """Weights that happen to have the same shape are not mixed into another head."""
+    file = create_segmenter("efficientvit_b1", head="ade20k").state_dict()
+    network = create_segmenter("efficientvit_b1", head="cityscapes")
+    report = load_published(network, file)
+    assert not any(name.startswith("head.") for name in report.used)
+    assert set(report.unused.values()) == {"the file has another head; train it"}
+
+
+def test_eps_follows_what_the_file_tells() -> None:
+    """A published L classifier has 1e-7, also in timm's layout without its head; our own L segmenter keeps its own."""
+    classifier, backbone = create_classifier("efficientvit_l1"), create_backbone("efficientvit_l1")
+    assert load_published(backbone, classifier.state_dict()).settings == (
+        "eps 1e-07 in 31 normalisations, as published",
+    )
+    assert _eps(backbone) == {1e-7}
+    assert load_published(backbone, classifier.backbone.state_dict()).settings == (
+        "eps 1e-05 in 31 normalisations, as built",
+    )
+    own = create_segmenter("efficientvit_l1", out_channels=2)
+    assert load_published(own, own.state_dict()).settings == ()
+    assert _eps(own) == {1e-5}
+
+
+def test_positions_of_images_hold_for_every_slice() -> None:
+    """The table of TurboViT is repeated over the slices, and resized where another size is wanted."""
+    published = create_backbone("turbovit_t")
+    torch.nn.init.normal_(published.position)
+    volume = create_backbone("turbovit_t", spatial_dims=3, in_channels=1)
+    load_published(volume, published.state_dict(), layout="own")
+    for index in range(volume.position.shape[2]):
+        torch.testing.assert_close(volume.position[:, :, index], published.position)
+
+
+def test_weights_of_instance_normalisation_need_no_statistics() -> None:
+    """A network that normalises each image takes scale and shift and says that it leaves the statistics."""
+    network = create_backbone("efficientvit_b0", norm="instance")
+    report = load_published(network, create_backbone("efficientvit_b0").state_dict())
+    assert set(report.unused.values()) == {"the network normalises without running statistics"}

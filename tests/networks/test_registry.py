@@ -80,6 +80,13 @@ def test_names_are_unique_and_families_are_complete() -> None:
         ("shvit_s2.in1k", "shvit_s2"),
         ("EfficientViT_M4", "efficientvit_m4"),
         ("b3", "efficientvit_b3"),
+        ("xxs", "efficientmod_xxs"),
+        ("s4", "shvit_s4"),
+        ("efficientvit_backbone_b0", "efficientvit_b0"),
+        ("msra_efficientvit_m3_downstream", "efficientvit_m3"),
+        ("timm/efficientvit_l1", "efficientvit_l1"),
+        ("efficientvit-seg-b0-cityscapes", "efficientvit_b0"),
+        ("efficientvit-sam-xl0", "efficientvit_xl0"),
     ],
 )
 def test_published_spellings_are_understood(spelling: str, name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from effvit_med.networks.efficientvit_m import inflate_bias_table, resize_bias_table
 
@@ -91,35 +92,75 @@ def crop_kernel(weight: Float[Tensor, "out in *kernel"], size: tuple[int, ...]) 
     return weight
 
 
-def fit_weight(name: str, weight: Tensor, wanted: Tensor, spatial_dims: int, inflation: Inflation) -> Fitted | None:
+@dataclass(frozen=True)
+class Fitting:
+    """How weights may be made to fit.
+
+    Attributes:
+        spatial_dims: of the network, 2 or 3.
+        inflation: how a kernel of images becomes one of volumes.
+        may_crop: whether a kernel may get another size where no axis is new: only of a model that is known to be whole.
+    """
+
+    spatial_dims: int
+    inflation: Inflation
+    may_crop: bool
+
+
+def fit_weight(name: str, weight: Tensor, wanted: Tensor, fitting: Fitting) -> Fitted | None:
     """A published weight in the shape that a network needs, or None where it cannot be made to fit.
 
     Args:
         name: our name of it.
         weight: the published weight.
         wanted: the network's own, for its shape.
-        spatial_dims: of the network, 2 or 3.
-        inflation: how a kernel of images becomes one of volumes.
+        fitting: what may be done.
     """
     if weight.shape == wanted.shape:
         return Fitted(weight)
+    if weight.dim() == 0 or weight.shape[0] != wanted.shape[0]:
+        return None
     if name.endswith("attention_biases"):
-        return _fit_bias_table(weight, wanted.shape[1], spatial_dims) if weight.shape[0] == wanted.shape[0] else None
+        fitted = _fit_bias_table(weight, wanted.shape[1], fitting.spatial_dims)
+    elif name.endswith("position"):
+        fitted = _fit_positions(weight, wanted)
+    else:
+        fitted = _fit_kernel(name, weight, wanted, fitting)
+    return fitted if fitted is not None and fitted.value.shape == wanted.shape else None
+
+
+def _fit_kernel(name: str, weight: Tensor, wanted: Tensor, fitting: Fitting) -> Fitted | None:
     changes: list[str] = []
-    if weight.dim() not in (wanted.dim(), wanted.dim() - 1) or weight.dim() < 4 or weight.shape[0] != wanted.shape[0]:
+    if weight.dim() not in (wanted.dim(), wanted.dim() - 1) or weight.dim() < 4:
         return None
     if weight.shape[1] != wanted.shape[1]:
         if not is_stem(name):
             return None
         changes.append(f"image channels {weight.shape[1]} to {wanted.shape[1]}")
         weight = adapt_stem(weight, wanted.shape[1])
-    if weight.dim() < wanted.dim():
-        changes.append(f"inflated to a volume ({inflation})")
-        weight = inflate_kernel(weight, wanted.shape[2], inflation)
-    if weight.shape[2:] != wanted.shape[2:]:
-        changes.append(f"kernel {tuple(weight.shape[2:])} to {tuple(wanted.shape[2:])} about its centre")
-        weight = crop_kernel(weight, tuple(wanted.shape[2:]))
+    is_new = weight.dim() < wanted.dim()
+    if is_new:
+        changes.append(f"inflated to a volume ({fitting.inflation})")
+        weight = inflate_kernel(weight, wanted.shape[2], fitting.inflation)
+    old, new = tuple(weight.shape[2:]), tuple(wanted.shape[2:])
+    if old != new:
+        if not (is_new or fitting.may_crop) or any((a - b) % 2 for a, b in zip(old, new, strict=True)):
+            return None
+        changes.append(f"kernel {old} to {new} about its centre")
+        weight = crop_kernel(weight, new)
     return Fitted(weight, tuple(changes))
+
+
+def _fit_positions(weight: Tensor, wanted: Tensor) -> Fitted | None:
+    """A table of positions, stretched over the new one; what is learnt of an image holds for every slice."""
+    if weight.dim() not in (4, 5) or weight.dim() not in (wanted.dim(), wanted.dim() - 1):
+        return None
+    changes = [f"position table {tuple(weight.shape[2:])} to {tuple(wanted.shape[2:])}"]
+    if weight.dim() < wanted.dim():
+        weight = weight.unsqueeze(2).expand(-1, -1, wanted.shape[2], -1, -1)
+    mode = "bilinear" if weight.dim() == 4 else "trilinear"
+    size = tuple(wanted.shape[2:])
+    return Fitted(functional.interpolate(weight.float(), size=size, mode=mode).to(weight.dtype), tuple(changes))
 
 
 def is_stem(name: str) -> bool:
@@ -136,6 +177,7 @@ _STEMS = (
     "stages.0.op_list.0.conv.weight",
     "patch_embed.0.c.weight",
     "patch_embed.proj.weight",
+    "patch_embed.weight",
 )
 
 

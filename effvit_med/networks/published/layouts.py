@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -54,6 +54,7 @@ _MIT_TIMM_HEAD: tuple[Rule, ...] = (
 )
 
 _FLAT: tuple[Rule, ...] = ((r"^(patch_embed\.|blocks\d\.)", r"backbone.\1"),)
+_BACKBONE = r"^(backbone\.)?"
 
 
 def _large_stride_block(match: re.Match[str]) -> str:
@@ -81,7 +82,8 @@ _TIMM_SHVIT: tuple[Rule, ...] = (
 
 LAYOUTS = (
     Layout("mit", r"(^|\.)(input_stem|stages\.\d+)\.op_list\.", (
-        (r"^(backbone|head|image_encoder|prompt_encoder|mask_decoder)\.", r"\1."),
+        (r"^image_encoder\.backbone\.", "backbone."),
+        (r"^(neck|norm)\.", r"image_encoder.\1."),
         (r"^(input_stem|stages)\.", r"backbone.\1."),
     ), 1e-15),
     Layout("timm efficientvit_b", r"^stem\.res0\.main\.depth_conv\.", (
@@ -98,29 +100,34 @@ LAYOUTS = (
     ), 1e-5),
     Layout("timm efficientvit_m", r"^patch_embed\.conv1\.", _TIMM_M),
     Layout("timm shvit", r"^stages\.0\.blocks\.\d+\.conv\.m\.", _TIMM_SHVIT),
-    Layout("cream", r"^blocks1\.0\.dw0\.", _FLAT),
-    Layout("shvit", r"^blocks1\.0\.conv\.m\.", _FLAT),
-    Layout("efficientmod", r"^layers\.0\.blocks\.0\.(mlp|modulation)\.", (
+    Layout("cream", _BACKBONE + r"blocks1\.0\.dw0\.", _FLAT),
+    Layout("shvit", _BACKBONE + r"blocks1\.0\.conv\.m\.", _FLAT),
+    Layout("efficientmod", _BACKBONE + r"layers\.0\.blocks\.0\.(mlp|modulation)\.", (
         (r"^(patch_embed|layers)\.", r"backbone.\1."),
         (r"^norm\.", "head.norm."),
-        (r"^head\.", "head.head."),
+        (r"^head\.(?=weight|bias)", "head.head."),
     )),
 )  # fmt: skip
 
 #: What a caller may ask for: a layout, all of timm's, or our own names as they are.
-LAYOUT_NAMES = ("auto", "mit", "timm", "cream", "shvit", "efficientmod", "own")
+LAYOUT_NAMES = ("auto", "mit", "timm", "cream", "shvit", "efficientmod", "own")  # and "official": any but timm's
 
 _OWN = Layout("own", "", ())
 
-#: Words that training loops put before every name.
+#: Other words for a layout.
+_ALIASES = {"mit_han_lab": "mit", "efficientvit": "mit", "msra": "cream", "microsoft": "cream"}
+
+#: Words that training loops put before every name, and a number that some add.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
+_NO_WEIGHT = ("n_averaged",)
 
 
-def find_layout(names: list[str], wanted: str, source: str) -> Layout:
+def find_layout(names: list[str], wanted: str, source: str, own: Collection[str] = ()) -> Layout:
     """The layout of a checkpoint.
 
     Args:
         names: of its weights.
+        own: the names of the network that is to be filled; ``auto`` knows them too.
         wanted: one of `LAYOUT_NAMES`; ``auto`` to tell it from the names.
         source: what the checkpoint is called, for the error.
 
@@ -132,12 +139,14 @@ def find_layout(names: list[str], wanted: str, source: str) -> Layout:
         >>> find_layout(["stem.res0.main.conv1.conv.weight"], "auto", "l1.safetensors").name
         'timm efficientvit_l'
     """
-    if wanted not in LAYOUT_NAMES:
+    plain = wanted.lower().replace("-", "_")
+    plain = _ALIASES.get(plain, plain)
+    if plain not in (*LAYOUT_NAMES, "official"):
         raise refuse_unknown("layout", wanted, LAYOUT_NAMES)
-    if wanted == "own":
+    if plain == "own":
         return _OWN
     found = next((each for each in LAYOUTS if any(re.search(each.mark, name) for name in names)), None)
-    if found is None and wanted == "auto" and any(name.startswith("backbone.") for name in names):
+    if found is None and plain == "auto" and any(name.startswith("backbone.") or name in own for name in names):
         return _OWN
     first = ", ".join(repr(name) for name in names[:3]) or "nothing"
     if found is None:
@@ -145,7 +154,8 @@ def find_layout(names: list[str], wanted: str, source: str) -> Layout:
             f"{source} is in no layout that is known here: its first names are {first}. "
             f"Known are the checkpoints of {', '.join(LAYOUT_NAMES[1:-1])}, and our own."
         )
-    if wanted not in ("auto", found.name, found.name.split()[0]):
+    is_timm = found.name.startswith("timm")
+    if plain not in ("auto", found.name.split()[0]) and (plain != "official" or is_timm):
         raise WeightsError(f"{source} is in the layout {found.name}, not {wanted}: its first names are {first}.")
     return found
 
@@ -156,10 +166,9 @@ def unwrap_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         tensors: weights by name.
     """
-    plain = dict(tensors)
-    for wrapper in _WRAPPERS:
-        if plain and all(name.startswith(wrapper) for name in plain):
-            plain = {name.removeprefix(wrapper): value for name, value in plain.items()}
+    plain = {name: value for name, value in tensors.items() if name not in _NO_WEIGHT}
+    while wrapper := next((each for each in _WRAPPERS if plain and all(n.startswith(each) for n in plain)), None):
+        plain = {name.removeprefix(wrapper): value for name, value in plain.items()}
     return plain
 
 

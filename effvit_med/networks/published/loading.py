@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,17 +15,17 @@ from effvit_med.networks.attention import LiteMLA
 from effvit_med.networks.efficientvit_m import EfficientVitM
 from effvit_med.networks.presets.classifiers import CLASSIFIERS
 from effvit_med.networks.presets.names import refuse_unknown
+from effvit_med.networks.published.accounting import OTHER_HEAD, account, leave_out, refuse_incomplete
 from effvit_med.networks.published.checkpoint import (
-    COUNTER,
-    DERIVED,
     Checkpoint,
+    check_values,
     identify,
     is_of_backbone,
-    name_in_model,
     read_checkpoint,
 )
-from effvit_med.networks.published.fitting import Inflation, fit_weight, is_stem
+from effvit_med.networks.published.fitting import Fitting, Inflation, fit_weight, is_stem
 from effvit_med.networks.sam import EfficientVitSam
+from effvit_med.networks.sam_encoder import SamImageEncoder
 
 _INFLATIONS = ("centre", "mean")
 
@@ -70,7 +71,7 @@ class LoadReport:
 
 def load_published(
     model: nn.Module,
-    file_or_state_dict: str | Path | Mapping[str, Tensor],
+    file_or_state_dict: str | Path | Mapping[str, Any],
     layout: str = "auto",
     *,
     inflation: Inflation = "centre",
@@ -80,12 +81,13 @@ def load_published(
     Files are safetensors or torch files of tensors only; no code in them is run. Names are translated from the layout
     of the authors or of timm. The first convolution is adapted to other numbers of image channels, kernels of images
     are inflated for volumes, bias tables resized to another window. Normalisations and attention get the eps that the
-    published model has, EfficientViT-M the windows and kernels of the file, unless they were chosen by hand. A head
-    that does not fit is left as it is, and the report says so; a backbone must fit whole.
+    published model has, EfficientViT-M the windows and kernels of the file, unless they were chosen by hand; it has new
+    parameters then, so make the optimiser afterwards. A head that does not fit is left as it is, and the report says
+    so; a backbone must fit whole.
 
     Args:
         model: a backbone, segmentation network, classifier or SAM of this package.
-        file_or_state_dict: the file, or its weights by their names.
+        file_or_state_dict: the file, or what is in it: weights by their names, also within a training checkpoint.
         layout: ``auto`` to tell it from the names; else ``mit``, ``timm``, ``cream``, ``shvit``, ``efficientmod``, or
             ``own`` for our names.
         inflation: for a network of volumes: ``centre`` puts a kernel into the middle slice, ``mean`` spreads it evenly;
@@ -110,31 +112,34 @@ def load_published(
     """
     if inflation not in _INFLATIONS:
         raise refuse_unknown("inflation", inflation, _INFLATIONS)
-    checkpoint = read_checkpoint(file_or_state_dict, layout)
+    model = _unwrapped(model)
     name, spatial_dims = _identity(model)
+    own = model.state_dict()
+    checkpoint = read_checkpoint(file_or_state_dict, layout, own)
     found = identify(checkpoint.tensors, checkpoint.layout)
     if found and found != name:
         raise WeightsError(
             f"{checkpoint.source} holds {found} (layout {checkpoint.layout.name}), but the network is {name}. "
             f"Build {found}, or fetch the file of {name}."
         )
-    prefix = _prefix_of_backbone(model)
-    ours = {name_in_model(each, prefix): value for each, value in checkpoint.tensors.items()}
-    twin, changes = _adopt(model, ours, prefix, spatial_dims)
+    check_values(checkpoint)
+    kind = _ModelKind.of(model)
+    names = {kind.name(each): there for each, there in checkpoint.names.items()}
+    tensors = {kind.name(each): value for each, value in checkpoint.tensors.items()}
+    twin, changes = _adopt(model, tensors, kind.backbone, spatial_dims)
     wanted = twin.state_dict()
-    weights, adapted = _fit(wanted, ours, spatial_dims, inflation)
-    missing = _missing(wanted, weights, ours)
-    unused = _unused(wanted, weights, ours)
-    _refuse_incomplete(
-        f"{checkpoint.source} does not fit {name}",
-        {each: reason for each, reason in missing.items() if each.startswith(prefix)},
-        [name_in_model(each, prefix) for each in checkpoint.tensors if is_of_backbone(each)],
-        unused,
-    )
+    weights, adapted = _fit(wanted, tensors, Fitting(spatial_dims, inflation, may_crop=bool(found)))
+    missing, unused = account(wanted, weights, tensors)
+    of_backbone = {kind.name(each) for each in checkpoint.tensors if is_of_backbone(each)}
+    refuse_incomplete(f"{checkpoint.source} does not fit {name}", kind.backbone, of_backbone, missing, unused)
+    for section in kind.sections:
+        if leave_out(section, wanted, weights, tensors, checkpoint.source):
+            missing, unused = account(wanted, weights, tensors)
+            missing |= dict.fromkeys([n for n in missing if n.startswith(section)], OTHER_HEAD)
+            unused |= dict.fromkeys([n for n in unused if n.startswith(section)], OTHER_HEAD)
     if changes:
-        _adopt_in_place(model, ours, prefix)
+        _adopt_in_place(model, tensors, kind.backbone)
     model.load_state_dict(weights, strict=False)
-    names = {name_in_model(each, prefix): there for each, there in checkpoint.names.items()}
     return LoadReport(
         source=checkpoint.source,
         layout=checkpoint.layout.name,
@@ -142,9 +147,20 @@ def load_published(
         used=tuple(names[each] for each in weights),
         unused={names[each]: reason for each, reason in unused.items()},
         missing=missing,
-        adapted=adapted,
+        adapted={each: change for each, change in adapted.items() if each in weights},
         settings=(*changes, *_set_eps(model, checkpoint, found, set(weights))),
     )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside a compiled or a distributed one."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def _identity(model: nn.Module) -> tuple[str, int]:
@@ -158,10 +174,37 @@ def _identity(model: nn.Module) -> tuple[str, int]:
     return name, spatial_dims
 
 
-def _prefix_of_backbone(model: nn.Module) -> str:
-    if isinstance(model, EfficientVitSam):
-        return "image_encoder.backbone."
-    return "backbone." if hasattr(model, "backbone") else ""
+@dataclass(frozen=True)
+class _ModelKind:
+    """Where the parts of a checkpoint lie in a kind of model.
+
+    Attributes:
+        backbone: what stands before the names of the backbone.
+        encoder: what stands before those of SAM's neck.
+        sections: what stands before those of each other part, which a checkpoint has whole or not at all.
+    """
+
+    backbone: str
+    encoder: str
+    sections: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> _ModelKind:
+        if isinstance(model, EfficientVitSam):
+            encoder = "image_encoder."
+            parts = (f"{encoder}neck.", f"{encoder}norm.", "prompt_encoder.", "mask_decoder.")
+            return cls(f"{encoder}backbone.", encoder, parts)
+        if isinstance(model, SamImageEncoder):
+            return cls("backbone.", "", ("neck.", "norm."))
+        return cls("backbone." if hasattr(model, "backbone") else "", "image_encoder.", ("head.",))
+
+    def name(self, name: str) -> str:
+        """The name that a weight has in the model, from ours of it in a checkpoint."""
+        if is_of_backbone(name):
+            return self.backbone + name.removeprefix("backbone.")
+        if name.startswith("image_encoder."):
+            return self.encoder + name.removeprefix("image_encoder.")
+        return name
 
 
 def _adopt(
@@ -189,14 +232,12 @@ def _same_dimensions(tensors: Mapping[str, Tensor], prefix: str, spatial_dims: i
 
 
 def _fit(
-    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], spatial_dims: int, inflation: Inflation
+    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], fitting: Fitting
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     weights: dict[str, Tensor] = {}
     adapted: dict[str, str] = {}
     for name, own in wanted.items():
-        if name not in tensors:
-            continue
-        fitted = fit_weight(name, tensors[name], own, spatial_dims, inflation)
+        fitted = fit_weight(name, tensors[name], own, fitting) if name in tensors else None
         if fitted is not None:
             weights[name] = fitted.value
             if fitted.changes:
@@ -204,82 +245,36 @@ def _fit(
     return weights, adapted
 
 
-def _missing(
-    wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
-) -> dict[str, str]:
-    missing = {}
-    for name, own in wanted.items():
-        if name in weights:
-            continue
-        if name in tensors:
-            shapes = f"{tuple(tensors[name].shape)} in the file, {tuple(own.shape)} in the network"
-            missing[name] = f"it has another shape, {shapes}; train it"
-        elif name.endswith(COUNTER):
-            missing[name] = "it only counts training steps"
-        else:
-            missing[name] = "the file has no such part; train it"
-    return missing
-
-
-def _unused(
-    wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
-) -> dict[str, str]:
-    unused = {}
-    for name in tensors:
-        if name in weights:
-            continue
-        if name.endswith(DERIVED):
-            unused[name] = "it follows from the window and is computed"
-        elif name in wanted:
-            unused[name] = "it has another shape in the network"
-        else:
-            unused[name] = "the network has no such part"
-    return unused
-
-
-def _refuse_incomplete(
-    what: str, missing: Mapping[str, str], of_backbone: list[str], unused: Mapping[str, str]
-) -> None:
-    """Raise WeightsError where the backbone does not fit whole."""
-    lacking = [name for name in missing if not name.endswith(COUNTER)]
-    extra = [name for name in of_backbone if name in unused and not name.endswith(DERIVED)]
-    findings = []
-    if lacking:
-        findings.append(
-            f"{len(lacking)} weights of the backbone are missing, first {lacking[0]!r} ({missing[lacking[0]]})"
-        )
-    if extra:
-        findings.append(f"{len(extra)} of its weights have no place, first {extra[0]!r} ({unused[extra[0]]})")
-    if findings:
-        raise WeightsError(f"{what}: {'; '.join(findings)}. Nothing was loaded.")
-
-
 def _set_eps(model: nn.Module, checkpoint: Checkpoint, found: str, loaded: set[str]) -> tuple[str, ...]:
+    """Sets what the published model has; where the checkpoint does not tell, what the network was built with."""
     changes = []
-    norm_eps = _published_eps(checkpoint, found)
-    if norm_eps is not None:
-        changed = 0
-        for name, module in model.named_modules():
-            if f"{name}.weight" in loaded and hasattr(module, "eps") and module.eps != norm_eps:
-                module.eps = norm_eps
-                changed += 1
-        if changed:
-            changes.append(f"eps {norm_eps:g} in {changed} normalisations, as published")
+    norm_eps, count = _published_eps(checkpoint, found), 0
+    for name, module in model.named_modules():
+        if f"{name}.weight" in loaded and isinstance(getattr(module, "eps", None), float):
+            built = getattr(module, "built_eps", module.eps)
+            wanted = built if norm_eps is None else norm_eps
+            count += module.eps != wanted
+            module.built_eps, module.eps = built, wanted
+    if count:
+        what = "as published" if norm_eps is not None else "as built"
+        changes.append(f"eps {norm_eps or built:g} in {count} normalisations, {what}")
     if checkpoint.layout.attention_eps is not None:
-        attention_eps, changed = checkpoint.layout.attention_eps, 0
+        attention_eps, count = checkpoint.layout.attention_eps, 0
         for module in model.modules():
             if isinstance(module, LiteMLA) and module.kind.eps != attention_eps:
                 module.kind = replace(module.kind, eps=attention_eps)
-                changed += 1
-        if changed:
-            changes.append(f"eps {attention_eps:g} in {changed} attention layers, as in this layout")
+                count += 1
+        if count:
+            changes.append(f"eps {attention_eps:g} in {count} attention layers, as in this layout")
     return tuple(changes)
 
 
 def _published_eps(checkpoint: Checkpoint, found: str) -> float | None:
     """The eps of the model zoo, where the checkpoint tells which model it is."""
     names = checkpoint.tensors
-    if any(name.startswith("image_encoder.") for name in names):
+    if any(name.startswith(("image_encoder.", "prompt_encoder.", "mask_decoder.")) for name in names):
         return 1e-6
-    has_head = any(name.startswith("head.") for name in names)
-    return CLASSIFIERS[found].norm_eps if has_head and found in CLASSIFIERS else None
+    is_published = any(name.startswith(("head.op_list.", "head.input_ops.")) for name in names)
+    if (is_published or checkpoint.layout.name.startswith("timm")) and found in CLASSIFIERS:
+        return CLASSIFIERS[found].norm_eps
+    return None
