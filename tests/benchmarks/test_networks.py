@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import networks
-from benchmarks.network_list import NETWORKS
+from benchmarks.network_list import NETWORKS, Entry
 from benchmarks.network_measuring import Conditions, Measurement
 from benchmarks.networks import Progress, choose_name, measure_alone, measure_together
 
@@ -76,3 +76,20 @@ def test_results_of_other_conditions_have_other_names() -> None:
     assert choose_name(Conditions(budget_s=1)) == "networks"
     assert choose_name(Conditions(allocator="default", runtime="compile")) == "networks_compile_default"
     assert choose_name(Conditions(device="cuda", allocator="default")) == "networks_cuda"
+
+
+def test_what_needs_much_memory_does_not_take_turns(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its figures of being alone, with the reason, and the others go on without it."""
+    large = Measurement(ENTRY.name, 2, 64, 1, 1.0, networks.TURNS_MIB + 1.0, (0.1,))
+    small = Measurement(NETWORKS[1].name, 2, 64, 1, 1.0, 1.0, (0.1,))
+    progress.keep(large)
+    progress.keep(small)
+    monkeypatch.setattr(networks, "measure_in_turns", lambda entries, *_: [alone_of(each) for each in entries])
+    measure_together(NETWORKS[:2], 64, progress)
+    found = progress.in_order(NETWORKS[:2], [64])
+    assert found[0].skipped == "only alone, in 0.1 s: 4097 MiB are too much beside the others"
+    assert (found[0].seconds, found[1].seconds) == ((), (0.5,))
+
+
+def alone_of(entry: Entry) -> Measurement:
+    return Measurement(entry.name, 2, 64, 1, 1.0, 1.0, (0.1,), (0.5,))
