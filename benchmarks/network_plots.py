@@ -12,9 +12,12 @@ from benchmarks.network_report import FITTED_EDGES, exponent_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_OURS = ("#08306b", "#08519c", "#2171b5", "#4292c6", "#006d2c", "#238b45", "#41ab5d", "#74c476")
+_OURS = (
+    *("#08306b", "#08519c", "#2171b5", "#4292c6", "#006d2c", "#238b45", "#41ab5d", "#74c476"),
+    *("#00bcd4", "#3f007d", "#7b4173", "#1b9e77"),
+)
 _PEERS = ("#d94801", "#a50f15", "#7a0177", "#e7298a", "#8c6d31", "#525252", "#bd9e39")
-_MARKERS = "osD^vP*X"
+_MARKERS = "osD^vP*Xhd<>p"
 
 
 def draw(measurements: Sequence[Measurement], ours: Sequence[str], conditions: Conditions, path: Path) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from benchmarks.network_list import NETWORKS, Entry
 from benchmarks.network_measuring import Conditions, Measurement, measure_fresh, measure_in_turns
 from benchmarks.network_plots import draw
 from benchmarks.network_report import list_headlines, to_markdown
-from benchmarks.report import RESULTS, describe_circumstances, write_report
+from benchmarks.report import RESULTS, Circumstances, describe_circumstances, write_report
 from effvit_med.engine.allocation import keep_freed_memory
 
 EDGES = {2: (256, 512, 1024, 2048), 3: (64, 96, 128, 160)}
@@ -196,7 +196,6 @@ def run(conditions: Conditions, entries: Sequence[Entry], edges: Sequence[int], 
         torch.set_num_threads(1)
         if conditions.allocator == "kept" and not keep_freed_memory():
             raise SystemExit("glibc's allocator is not here or is tuned by the environment: take --allocator default.")
-    made = describe_circumstances("benchmarks.networks")
     progress = Progress(RESULTS / f"{name}.partial.json", conditions)
     if resume:
         progress.load()
@@ -209,6 +208,35 @@ def run(conditions: Conditions, entries: Sequence[Entry], edges: Sequence[int], 
         for edge in sizes if mine else ():
             measure_together(mine, edge, progress)
         measurements += progress.in_order(mine, sizes)
+    write(name, measurements, conditions, entries, describe_circumstances("benchmarks.networks"))
+    progress.path.unlink(missing_ok=True)
+
+
+def redraw(name: str, entries: Sequence[Entry]) -> None:
+    """Write the tables and draw the pictures of an earlier run again; nothing is measured, its circumstances stay.
+
+    Args:
+        name: stem of the results.
+        entries: the networks.
+    """
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    made = Circumstances(**{each.name: content[each.name] for each in fields(Circumstances)})
+    measurements = [Measurement.from_values(values) for values in content["measurements"]]
+    write(name, measurements, Conditions(**content["conditions"]), entries, made)
+
+
+def write(
+    name: str, measurements: list[Measurement], conditions: Conditions, entries: Sequence[Entry], made: Circumstances
+) -> None:
+    """The tables, the figures and the pictures of a run.
+
+    Args:
+        name: stem of the results.
+        measurements: of all networks.
+        conditions: of the run.
+        entries: the networks.
+        made: its circumstances.
+    """
     ours = {dims: [each.name for each in entries if each.is_ours and each.spatial_dims == dims] for dims in EDGES}
     figures = {
         "conditions": asdict(conditions),
@@ -220,7 +248,6 @@ def run(conditions: Conditions, entries: Sequence[Entry], edges: Sequence[int], 
         shown = [each for each in measurements if each.spatial_dims == dims]
         if any(each.seconds for each in shown):
             draw(shown, ours[dims], conditions, RESULTS / f"{name}_{dims}d.png")
-    progress.path.unlink(missing_ok=True)
 
 
 def main() -> None:
@@ -239,6 +266,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks, by names as in the tables")
     parser.add_argument("--name", help="stem of the results; told by the conditions where left out")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--redraw", action="store_true", help="write tables and pictures of an earlier run again")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
@@ -261,6 +289,9 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no network {sorted(unknown)}; there are {sorted({e.name for e in NETWORKS})}")
     entries = [entry for entry in NETWORKS if not given.only or entry.name in given.only]
+    if given.redraw:
+        redraw(given.name or choose_name(conditions), entries)
+        return
     run(conditions, entries, given.edges, given.name or choose_name(conditions), resume=given.resume)
 
 

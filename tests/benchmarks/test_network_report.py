@@ -65,17 +65,23 @@ def test_headlines_say_whether_the_target_is_reached(seconds: float, verdict: st
     rows = [timed(B1, 1024, 0.5), timed(TARGETS[0].peer, 1024, seconds)]
     headlines = list_headlines(rows, [B1])
     assert headlines[0][1:] == [f"{seconds / 0.5:.1f}x", "at least 10x", verdict]
-    assert [row[3] for row in headlines[1:]] == ["not measured"] * 4
+    assert [row[3] for row in headlines[1:]] == ["not measured"] * 6
 
 
 def test_headlines_show_the_largest_growth_of_ours() -> None:
     """The worst of our networks is named, not the best."""
     rows = [timed(B1, edge, (edge**2) ** 1.05) for edge in (512, 1024, 2048)]
     rows += [timed("Other", edge, (edge**2) ** 1.2) for edge in (512, 1024, 2048)]
-    mine, worst = list_headlines(rows, [B1, "Other"])[4:]
+    _, mine, _, worst = list_headlines(rows, [B1, "Other"])[4:]
     assert mine[1:] == ["1.050", "at most 1.10", "reached"]
     assert "Other, the largest of ours" in worst[0]
-    assert worst[1:] == ["1.200", "at most 1.10", "missed"]
+    assert worst[1:] == ["1.200", "none", "-"]
+
+
+def test_growth_beyond_the_target_is_missed() -> None:
+    """An exponent of 1.2 is told as such."""
+    rows = [timed(B1, edge, (edge**2) ** 1.2) for edge in (512, 1024, 2048)]
+    assert list_headlines(rows, [B1])[5][1:] == ["1.200", "at most 1.10", "missed"]
 
 
 def test_each_number_of_axes_has_its_tables() -> None:

@@ -12,6 +12,7 @@ from benchmarks import networks
 from benchmarks.network_list import NETWORKS, Entry
 from benchmarks.network_measuring import Conditions, Measurement
 from benchmarks.networks import Progress, choose_name, measure_alone, measure_together
+from benchmarks.report import Circumstances
 
 ENTRY = NETWORKS[0]
 
@@ -93,3 +94,16 @@ def test_what_needs_much_memory_does_not_take_turns(progress: Progress, monkeypa
 
 def alone_of(entry: Entry) -> Measurement:
     return Measurement(entry.name, 2, 64, 1, 1.0, 1.0, (0.1,), (0.5,))
+
+
+def test_results_are_drawn_again_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables made again say the same, with the circumstances of the run that measured."""
+    monkeypatch.setattr(networks, "RESULTS", tmp_path)
+    monkeypatch.setattr(networks, "draw", lambda *_: None)
+    monkeypatch.setattr(networks.write_report, "__defaults__", (tmp_path,))
+    made = Circumstances("python -m once", "2020-02-02", "a machine", 0.5, {"torch": "1"})
+    networks.write("networks", [alone(64, seconds=(0.2,))], Conditions(), [ENTRY], made)
+    before = (tmp_path / "networks.md").read_text()
+    networks.redraw("networks", [ENTRY])
+    assert (tmp_path / "networks.md").read_text() == before
+    assert "`python -m once`, 2020-02-02" in before
