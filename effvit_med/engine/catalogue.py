@@ -76,7 +76,7 @@ def measure_models(
 
     Examples:
         >>> [(cost.name, cost.parameters) for cost in measure_models(["efficientvit_b0"], timed=False)]
-        [('efficientvit_b0', 682320), ('efficientvit_b0', 837...)]
+        [('efficientvit_b0', 682464), ('efficientvit_b0', 837696)]
     """
     chosen = _choose(names)
     wrong = [dims for dims in spatial_dims if dims not in SIZES]

@@ -230,7 +230,7 @@ def test_models_are_listed_with_their_cost() -> None:
     assert [line.split()[:2] for line in lines] == [["shvit_s1", "512x512"], ["shvit_s1", "96x96x96"]]
     document = json.loads(_run("models", "shvit_s1", "--spatial-dims", "2", "--json").stdout)
     (model,) = document["models"]
-    assert (model["parameters"], model["layouts"]) == (5_969_496, ["shvit", "timm"])
+    assert (model["parameters"], model["layouts"]) == (6_008_880, ["shvit", "timm"])
     assert model["segmenter_s"] > 0
     assert NOTICE in document["notice"]
 
