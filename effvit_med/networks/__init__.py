@@ -14,8 +14,10 @@ from effvit_med.networks.efficientvit_m import EfficientVitM
 from effvit_med.networks.layers import LayerTypes, layers_for
 from effvit_med.networks.published import LoadReport, load_published
 from effvit_med.networks.registry import FAMILIES, FAMILY_OF, Family, NetworkDetails
-from effvit_med.networks.sam import EfficientVitSam
+from effvit_med.networks.sam import EfficientVitSam, SamOutput
+from effvit_med.networks.sam_frame import SamFrame, prepare_image
 from effvit_med.networks.shvit import Shvit
+from effvit_med.networks.super_resolution import SuperResolutionNetwork, build_super_resolution
 from effvit_med.networks.turbovit import TurboVit
 from effvit_med.networks.weights import fold_batchnorm, load_weights, save_weights
 
@@ -35,12 +37,16 @@ __all__ = [
     "LoadReport",
     "NamedBackbone",
     "NetworkDetails",
+    "SamFrame",
+    "SamOutput",
     "SegHead",
     "SegmentationNetwork",
     "Shvit",
+    "SuperResolutionNetwork",
     "TurboVit",
     "build_backbone",
     "build_network",
+    "build_super_resolution",
     "create_backbone",
     "create_classifier",
     "create_sam",
@@ -49,5 +55,6 @@ __all__ = [
     "layers_for",
     "load_published",
     "load_weights",
+    "prepare_image",
     "save_weights",
 ]
