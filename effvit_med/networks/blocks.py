@@ -169,6 +169,28 @@ def fold_pair(conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None) -> bool:
     return True
 
 
+def padded_convolution(style: BlockStyle, in_channels: int, out_channels: int, kind: ConvKind) -> nn.Conv2d | nn.Conv3d:
+    """A new convolution, padded so that stride 1 keeps the size; a product of matrices where kernel and stride are 1.
+
+    Args:
+        style: what all blocks share.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kind: kernel, stride, groups and bias.
+    """
+    is_point = kind.kernel_size == kind.stride == style.point
+    conv = style.layers.point_conv if is_point else style.layers.conv
+    return conv(
+        in_channels,
+        out_channels,
+        kernel_size=kind.kernel_size,  # type: ignore[arg-type]  # a tuple as long as the table says
+        stride=kind.stride,  # type: ignore[arg-type]
+        padding=tuple(size // 2 for size in kind.kernel_size),  # type: ignore[arg-type]
+        groups=kind.groups,
+        bias=kind.bias,
+    )
+
+
 def convolve(
     x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None, style: BlockStyle, *, activation: bool
 ) -> Tensor:
@@ -211,19 +233,9 @@ class ConvNorm(nn.Module):
     def __init__(self, style: BlockStyle, in_channels: int, out_channels: int, kind: ConvKind | None = None) -> None:
         super().__init__()
         kind = kind or ConvKind(style.point, style.point)
-        is_point = kind.kernel_size == kind.stride == style.point
-        conv = style.layers.point_conv if is_point else style.layers.conv
         self.style = style
         self.activation = kind.activation
-        self.conv: nn.Conv2d | nn.Conv3d = conv(
-            in_channels,
-            out_channels,
-            kernel_size=kind.kernel_size,  # type: ignore[arg-type]  # a tuple as long as the table says
-            stride=kind.stride,  # type: ignore[arg-type]
-            padding=tuple(size // 2 for size in kind.kernel_size),  # type: ignore[arg-type]
-            groups=kind.groups,
-            bias=kind.bias,
-        )
+        self.conv = padded_convolution(style, in_channels, out_channels, kind)
         self.norm: nn.Module | None = style.make_norm(out_channels) if kind.norm else None
 
     def forward(

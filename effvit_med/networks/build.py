@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from effvit_med.errors import SettingsError
 from effvit_med.networks.decoder import Decoder, HighResolutionDecoder, SegHead, resize
 from effvit_med.networks.efficientvit import Backbone, NamedBackbone
-from effvit_med.networks.layers import layers_for
+from effvit_med.networks.layers import lay_out, layers_for
 from effvit_med.networks.presets import GENERAL_HEAD, HEAD_OF_BACKBONE, HEADS, HIGH_RESOLUTION, refuse_unknown
 from effvit_med.networks.registry import NetworkDetails, make_backbone, read_details, style_of
 
@@ -76,12 +76,7 @@ class SegmentationNetwork(nn.Module):
         Raises:
             SettingsError: if the image has not the channels or the axes that the network was built for.
         """
-        if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
-            raise SettingsError(
-                f"The image has the shape {tuple(x.shape)}; this network takes (batch, {self.in_channels} channels, "
-                f"{self.spatial_dims} spatial axes)."
-            )
-        x = x.contiguous(memory_format=layers_for(self.spatial_dims).memory_format)
+        x = lay_out(x, self.spatial_dims, self.in_channels)
         return self.head(x, self.backbone.features(x))
 
     def forward(self, x: Float[Tensor, "batch in_channels *space"]) -> Float[Tensor, "batch out_channels *space"]:

@@ -5,6 +5,7 @@ What is exported is for inference: a copy in eval mode, its batch normalisations
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -202,4 +203,5 @@ def _save(converted: Any, path: Path) -> None:
             f"The ONNX file cannot be written to {path}: {error}. Check the folder and its space."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder is none, nothing was begun
+            temporary.unlink(missing_ok=True)

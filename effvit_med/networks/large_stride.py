@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effvit_med.errors import SettingsError
-from effvit_med.networks.blocks import BlockStyle, ConvKind, add, convolve, fold_pair, run_stage
+from effvit_med.networks.blocks import BlockStyle, ConvKind, add, convolve, fold_pair, padded_convolution, run_stage
 from effvit_med.networks.layers import layers_for, without_autocast
 
 _SQUEEZE = 4
@@ -54,19 +54,9 @@ class ConvBatchNorm(nn.Module):
     def __init__(self, style: BlockStyle, in_channels: int, out_channels: int, kind: ConvKind | None = None) -> None:
         super().__init__()
         kind = kind or ConvKind(style.point, style.point, activation=False)
-        is_point = kind.kernel_size == kind.stride == style.point
-        conv = style.layers.point_conv if is_point else style.layers.conv
         self.style = style
         self.activation = kind.activation
-        self.c: nn.Conv2d | nn.Conv3d = conv(
-            in_channels,
-            out_channels,
-            kernel_size=kind.kernel_size,  # type: ignore[arg-type]  # a tuple as long as the table says
-            stride=kind.stride,  # type: ignore[arg-type]
-            padding=tuple(size // 2 for size in kind.kernel_size),  # type: ignore[arg-type]
-            groups=kind.groups,
-            bias=False,
-        )
+        self.c = padded_convolution(style, in_channels, out_channels, kind)
         self.bn: nn.Module | None = style.make_norm(out_channels)
 
     def forward(

@@ -186,6 +186,25 @@ def per_axis(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[
     return numbers
 
 
+def lay_out(x: Tensor, spatial_dims: int, in_channels: int) -> Tensor:
+    """The image with its channels innermost in memory, once it is one that the network takes.
+
+    Args:
+        x: the image.
+        spatial_dims: of the network, 2 or 3.
+        in_channels: channels that the network was built for.
+
+    Raises:
+        SettingsError: if the image has not these channels or axes.
+    """
+    if x.dim() != spatial_dims + 2 or x.shape[1] != in_channels:
+        raise SettingsError(
+            f"The image has the shape {tuple(x.shape)}; this network takes (batch, {in_channels} channels, "
+            f"{spatial_dims} spatial axes)."
+        )
+    return x.contiguous(memory_format=layers_for(spatial_dims).memory_format)
+
+
 def require_odd(kernel_size: tuple[int, ...], name: str) -> None:
     """Nothing, if every number is odd; only then does padding by half of it keep the size.
 

@@ -15,7 +15,7 @@ from effvit_med.networks.blocks import BlockStyle
 from effvit_med.networks.build import build_backbone
 from effvit_med.networks.decoder import HighResolutionDecoder
 from effvit_med.networks.efficientvit import Backbone
-from effvit_med.networks.layers import layers_for, per_axis
+from effvit_med.networks.layers import lay_out, layers_for, per_axis
 from effvit_med.networks.presets import DecoderPreset
 from effvit_med.networks.presets.super_resolution import SUPER_RESOLUTION
 from effvit_med.networks.registry import read_details, style_of
@@ -173,12 +173,7 @@ class SuperResolutionNetwork(nn.Module):
         Raises:
             SettingsError: if the image has not the channels or the axes that the network was built for.
         """
-        if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
-            raise SettingsError(
-                f"The image has the shape {tuple(x.shape)}; this network takes (batch, {self.in_channels} channels, "
-                f"{self.spatial_dims} spatial axes)."
-            )
-        x = x.contiguous(memory_format=layers_for(self.spatial_dims).memory_format)
+        x = lay_out(x, self.spatial_dims, self.in_channels)
         return self.interpolate(x) + shuffle_voxels(self.head(x, self.backbone.features(x)), self.scale)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import math
@@ -84,7 +85,8 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder is none, nothing was begun
+            temporary.unlink(missing_ok=True)
         raise OutputError(
             f"The weights cannot be written to {path}: {error}. Check the folder and its space."
         ) from error
@@ -192,7 +194,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         stranger = re.search(r"GLOBAL ([\w.]+)", str(error))
-        why = f"it names {stranger[1]}, which may run code" if stranger else str(error) or type(error).__name__
+        why = str(error) if isinstance(error, OSError | RuntimeError) else "it is damaged, or no such file at all"
+        why = f"it names {stranger[1]}, which may run code" if stranger else why
         raise WeightsError(f"{path} is not a torch file of tensors only: {why}. It was not loaded.") from error
     return unwrap_checkpoint(content, str(path))
 

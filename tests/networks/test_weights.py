@@ -325,3 +325,17 @@ def test_table_that_holds_itself_is_refused() -> None:
     content["model"] = content
     with pytest.raises(WeightsError, match="it holds a dict named 'model'"):
         unwrap_checkpoint(content, "it")
+
+
+def test_a_text_file_is_no_torch_file(tmp_path: Path) -> None:
+    """A text that bears the name of a torch file is refused in words, not with a number of the unpickler."""
+    (tmp_path / "a.pt").write_text("epoch 3: loss 0.2")
+    with pytest.raises(WeightsError, match=r"a\.pt is not .*: it is damaged, or no such file"):
+        read_tensors(tmp_path / "a.pt")
+
+
+def test_saving_below_a_file_is_refused(tmp_path: Path) -> None:
+    """A folder that is a file gives our error, with its name."""
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError, match="taken"):
+        save_weights(_network(), tmp_path / "taken" / "a.safetensors")
