@@ -10,7 +10,7 @@ from effvit_med.io.find import (
     SetAside,
     open_input,
 )
-from effvit_med.io.nifti import read_nifti, write_nifti, write_volume
+from effvit_med.io.nifti import read_nifti, write_confidence, write_nifti, write_volume
 from effvit_med.io.overlay import write_overlay
 from effvit_med.io.read import read_case
 from effvit_med.io.report import write_record
@@ -28,6 +28,7 @@ __all__ = [
     "read_case",
     "read_nifti",
     "why_no_dicom_seg",
+    "write_confidence",
     "write_dicom_seg",
     "write_measurements_csv",
     "write_measurements_json",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from effvit_med.errors import SettingsError
+from effvit_med.io.spill import SPILL_MB
 from effvit_med.volume import Finding, Geometry
 
 Allowance = Literal["gaps", "irregular", "duplicates"]
@@ -19,9 +21,19 @@ class ReadOptions:
     Attributes:
         allow: ``gaps``: slices are missing; ``irregular``: slice distances differ; ``duplicates``: one slice is there
             more than once with equal pixels. Each use is reported as a finding.
+        spill_mb: a scan of more MiB of voxels is kept in a temporary file instead of in memory; see
+            `effvit_med.io.spill`.
+
+    Raises:
+        SettingsError: if ``spill_mb`` is below 0.
     """
 
     allow: frozenset[Allowance] = frozenset()
+    spill_mb: int = SPILL_MB
+
+    def __post_init__(self) -> None:
+        if self.spill_mb < 0:
+            raise SettingsError(f"spill_mb is {self.spill_mb}; give 0 or more MiB.")
 
 
 @dataclass(frozen=True)

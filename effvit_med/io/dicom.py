@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,12 @@ import numpy.typing as npt
 from effvit_med.errors import RefusedError
 from effvit_med.io.cases import DicomSeries
 from effvit_med.io.dicom_pixels import read_plane
+from effvit_med.io.spill import SPILL_MB
 from effvit_med.io.values import PlaneStack, replace_non_finite
 from effvit_med.volume import Finding, Source, SourceFile, Volume
 
 
-def read_series(series: DicomSeries) -> Volume:
+def read_series(series: DicomSeries, spill_mb: int = SPILL_MB) -> Volume:
     """Decode the pixels of a series.
 
     Each slice is scaled by its own Rescale Slope and Intercept. The array is int16 where all values are whole numbers
@@ -23,15 +23,17 @@ def read_series(series: DicomSeries) -> Volume:
 
     Args:
         series: as `effvit_med.io.find.open_input` gives it.
+        spill_mb: above this many MiB of voxels the array lies in a temporary file and cannot be written to.
 
     Returns:
         The volume, with the SHA-256 of every file and the findings of headers and pixels.
 
     Raises:
         RefusedError: ``UNREADABLE_PIXELS``, ``MISSING_DECODER`` or ``BAD_RESCALE``, naming the file.
+        OutputError: if the temporary file does not fit onto its disk.
     """
     count, rows, columns = series.geometry.shape
-    stack = PlaneStack(count)
+    stack = PlaneStack(count, spill_mb)
     files: list[SourceFile] = []
     findings: dict[Finding, None] = dict.fromkeys(series.findings)
     padding: list[tuple[npt.NDArray[np.uint8] | None, float]] = []
@@ -44,8 +46,7 @@ def read_series(series: DicomSeries) -> Volume:
         files.append(SourceFile(path, plane.sha256, uid))
         findings.update(dict.fromkeys(plane.findings))
         padding.append((None if plane.padding is None else np.packbits(plane.padding), plane.padding_value))
-    array = stack.array
-    for finding in (*_fill_padding(array, padding), *replace_non_finite(array)):
+    for finding in (*_fill_padding(stack, padding), *replace_non_finite(stack)):
         findings[finding] = None
     source = Source(
         case_id=series.case_id,
@@ -55,34 +56,32 @@ def read_series(series: DicomSeries) -> Volume:
         series_instance_uid=series.series_instance_uid,
         findings=tuple(findings),
     )
-    return Volume(array, series.geometry, series.modality, source)
+    return Volume(stack.array, series.geometry, series.modality, source)
 
 
 def _fill_padding(
-    array: npt.NDArray[Any], padding: Sequence[tuple[npt.NDArray[np.uint8] | None, float]]
+    stack: PlaneStack, padding: Sequence[tuple[npt.NDArray[np.uint8] | None, float]]
 ) -> tuple[Finding, ...]:
     """Set padding pixels, in place, to the smallest value of all others; packed masks, one per slice."""
-    shape = array.shape[1:]
     padded = [index for index, (packed, _) in enumerate(padding) if packed is not None]
-
     if not padded:
         return ()
 
     def unpack(index: int) -> npt.NDArray[np.bool_]:
-        packed = padding[index][0]
+        packed, plane = padding[index][0], stack.plane(index)
         if packed is None:
-            return np.zeros(shape, bool)
-        return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+            return np.zeros(plane.shape, bool)
+        return np.unpackbits(packed, count=plane.size).reshape(plane.shape).astype(bool)
 
-    lowest = [valid.min() for index, plane in enumerate(array) if (valid := plane[~unpack(index)]).size]
+    lowest = [valid.min() for index in range(stack.count) if (valid := stack.plane(index)[~unpack(index)]).size]
     if not lowest:
         return ()
     fill = min(lowest)
     total = 0
     for index in padded:
         mask = unpack(index)
-        array[index][mask] = fill
+        stack.put(index, np.where(mask, fill, stack.plane(index)))
         total += int(mask.sum())
     values = ", ".join(sorted({f"{padding[index][1]:g}" for index in padded}))
-    message = f"{total} of {array.size} voxels are padding (value {values}); they were set to {float(fill):g}."
+    message = f"{total} of {stack.size} voxels are padding (value {values}); they were set to {float(fill):g}."
     return (Finding("PADDING", message),)

@@ -11,11 +11,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from effvit_med.io.cases import SetAside
@@ -74,6 +76,7 @@ _NO_IMAGE_MODALITIES = frozenset({
 _PIXEL_TAGS = tuple(struct.pack("<HH", 0x7FE0, element) for element in (0x10, 0x08, 0x09)) + tuple(
     struct.pack(">HH", 0x7FE0, element) for element in (0x10, 0x08, 0x09)
 )
+_HEAD_BYTES = 2**16  # more than nearly every header has
 _LFS_START = b"version https://git-lfs"
 
 
@@ -162,16 +165,41 @@ def read_header(path: Path) -> Header | SetAside:
     """
     try:
         with quiet_pydicom(), _BoundedFile(path) as file:
-            start = file.read(132)
+            head = file.read(_HEAD_BYTES)
+            if not _may_be_dicom(head[:132]):
+                return _describe_other(path, head[:132], file.size)
+            dataset = parse_head(head, _TAGS)
+            if dataset is not None:
+                return _refine(path, dataset, has_pixels=True)
             file.seek(0)
-            if not _may_be_dicom(start):
-                return _describe_other(path, start, file.size)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-            has_pixels = _has_pixels(file, dataset)
-            return _refine(path, dataset, has_pixels)
+            return _refine(path, dataset, has_pixels=_has_pixels(file, dataset))
     except PARSE_ERRORS as error:
         reason = (isinstance(error, OSError) and error.strerror) or f"the file is damaged ({type(error).__name__})"
         return SetAside(path, "UNREADABLE", f"{path.name} cannot be read: {reason}.")
+
+
+def parse_head(content: bytes, tags: list[Any] | None = None) -> pydicom.Dataset | None:
+    """The header of a file whose first bytes hold all of it, or None where they do not show that they do.
+
+    Args:
+        content: the first bytes of a file; only the first 64 KiB are looked at.
+        tags: the elements to take; None for all.
+
+    Returns:
+        The header, if pixel data follow it within these bytes and nothing is odd on the way.
+    """
+    file = io.BytesIO(content[:_HEAD_BYTES])
+    try:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
+        return dataset if not _is_deflated(dataset) and file.read(4) in _PIXEL_TAGS else None
+    except PARSE_ERRORS:
+        return None
+
+
+def _is_deflated(dataset: pydicom.Dataset) -> bool:
+    meta = getattr(dataset, "file_meta", {})
+    return str(meta.get("TransferSyntaxUID", "")) == pydicom.uid.DeflatedExplicitVRLittleEndian
 
 
 def _may_be_dicom(start: bytes) -> bool:
@@ -191,13 +219,10 @@ def _describe_other(path: Path, start: bytes, size: int) -> SetAside:
 
 def _has_pixels(file: _BoundedFile, dataset: pydicom.Dataset) -> bool:
     """Whether the reader stopped before pixel data; a deflated file does not show it, so the answer is yes."""
-    meta = getattr(dataset, "file_meta", {})
-    if str(meta.get("TransferSyntaxUID", "")) == pydicom.uid.DeflatedExplicitVRLittleEndian:
-        return True
-    return file.read(4) in _PIXEL_TAGS
+    return _is_deflated(dataset) or file.read(4) in _PIXEL_TAGS
 
 
-def _refine(path: Path, dataset: pydicom.Dataset, has_pixels: bool) -> Header | SetAside:
+def _refine(path: Path, dataset: pydicom.Dataset, *, has_pixels: bool) -> Header | SetAside:
     why = _why_no_slice(dataset)
     if why is not None:
         return SetAside(path, why[0], f"{path.name} {why[1]}.")
@@ -260,10 +285,16 @@ def _image_type(dataset: pydicom.Dataset) -> tuple[str, ...]:
     return tuple(_text(dataset, "ImageType").upper().split("\\"))
 
 
+@lru_cache
+def _tag_of(name: str | int) -> BaseTag:
+    return Tag(name)
+
+
 def _values(dataset: pydicom.Dataset, tag: str | int) -> list[Any]:
     """The values of an element, an empty list where it is absent, empty or cannot be parsed."""
     try:
-        value = dataset[tag].value if tag in dataset else None
+        number = _tag_of(tag)
+        value = dataset[number].value if number in dataset else None
     except PARSE_ERRORS:
         return []
     if value is None or value == "":

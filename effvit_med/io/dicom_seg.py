@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
+import gc
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +14,14 @@ from typing import Literal
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
-import pydicom
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from effvit_med.errors import OutputError
 from effvit_med.io.atomic import atomic_path
-from effvit_med.io.dicom_seg_check import check_positions, check_voxels
+from effvit_med.io.dicom_seg_check import check_file, slices_of_frames
+from effvit_med.io.dicom_seg_frames import fill_binary, fill_labelmap, mark_slices, shrink_headers
 from effvit_med.io.dicom_seg_headers import Headers, make_uid, read_headers
 from effvit_med.io.dicom_seg_segments import (
     MANUFACTURER,
@@ -28,6 +30,7 @@ from effvit_med.io.dicom_seg_segments import (
     long_string,
     software_versions,
 )
+from effvit_med.volume.counts import count_values, digest_labels
 from effvit_med.volume.labels import Label
 from effvit_med.volume.provenance import Provenance
 from effvit_med.volume.segmentation import Segmentation
@@ -35,6 +38,7 @@ from effvit_med.volume.volume import Finding, SourceFile, Volume
 
 CONTENT_LABEL = "EFFVIT_MED"
 
+_READ_BYTES = 2**20
 _FEWEST_PIXELS = 8  # of a frame; highdicom 0.28 packs fewer wrongly
 
 
@@ -65,13 +69,20 @@ class SegOptions:
             raise OutputError(f"series_number is {self.series_number}; it must be 1 to 2147483647.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Content:
-    """What goes into the file: labels as segment numbers, and what each segment is."""
+    """What goes into the file.
 
-    pixels: npt.NDArray[np.unsignedinteger]
+    Attributes:
+        labels: the structures that become segments.
+        numbers: the segment number of each.
+        counts: (slices, label values) how many voxels.
+        empty: whether no structure was found.
+    """
+
     labels: tuple[Label, ...]
     numbers: tuple[int, ...]
+    counts: npt.NDArray[np.int64]
     empty: bool
 
 
@@ -132,23 +143,47 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, options: SegOptions 
     """
     options = options or SegOptions()
     files = _dicom_files(segmentation)
-    headers = read_headers(files, segmentation.geometry, strip_free_text=options.strip_free_text)
     content = _choose_content(segmentation, options)
-    with warnings.catch_warnings():
+    with _paused_collector(), warnings.catch_warnings():
+        headers = read_headers(files, segmentation.geometry, strip_free_text=options.strip_free_text)
         # source UIDs are kept even where they break rules; and warnings quote names of patients
         warnings.simplefilter("ignore")
         return _write(segmentation, path, headers, content, options)
+
+
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """Keep Python from looking for cycles: thousands of small objects are made, and all of them are needed."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def _large_reads() -> Iterator[None]:
+    """Let pydicom ask for pixel data in large pieces: frames are packed as it asks for them."""
+    before = config.settings.buffered_read_size
+    config.settings.buffered_read_size = _READ_BYTES
+    try:
+        yield
+    finally:
+        config.settings.buffered_read_size = before
 
 
 def _write(
     segmentation: Segmentation, path: Path, headers: Headers, content: _Content, options: SegOptions
 ) -> tuple[str, ...]:
     dataset = _build(segmentation, headers, content, options)
-    slices = check_positions(dataset, segmentation.geometry, headers.slices)
     values = tuple(label.value for label in content.labels) if options.segmentation_type == "binary" else ()
     with atomic_path(path) as temporary:
-        dataset.save_as(temporary)
-        check_voxels(pydicom.dcmread(temporary), segmentation.labels, slices, values)
+        with _large_reads():
+            dataset.save_as(temporary)
+        del dataset
+        check_file(temporary, segmentation, headers.slices, values)
     return (*headers.notes, *_notes(segmentation, content))
 
 
@@ -175,31 +210,28 @@ def _choose_content(segmentation: Segmentation, options: SegOptions) -> _Content
     if len(segmentation.table) == 0:
         raise OutputError("The label table has no structure; a DICOM segmentation needs at least one.")
     size = max(label.value for label in segmentation.table) + 1
-    found = sum(np.bincount(plane.ravel(), minlength=size) for plane in segmentation.labels)
-    present = tuple(label for label in segmentation.table if np.asarray(found)[label.value])
+    counts = count_values(segmentation.labels, size=size)
+    found = counts.sum(axis=0)
+    present = tuple(label for label in segmentation.table if found[label.value])
     labels = present or tuple(segmentation.table)[:1]
-    if options.segmentation_type == "labelmap":
-        return _Content(segmentation.labels, labels, tuple(label.value for label in labels), not present)
-    numbers = tuple(range(1, len(labels) + 1))
-    if all(label.value == number for label, number in zip(labels, numbers, strict=True)):
-        return _Content(segmentation.labels, labels, numbers, not present)
-    number_of = np.zeros(max(label.value for label in labels) + 1, dtype=segmentation.labels.dtype)
-    number_of[[label.value for label in labels]] = numbers
-    return _Content(number_of[segmentation.labels], labels, numbers, not present)
+    is_labelmap = options.segmentation_type == "labelmap"
+    numbers = tuple(label.value for label in labels) if is_labelmap else tuple(range(1, len(labels) + 1))
+    return _Content(labels, numbers, counts, not present)
 
 
 def _build(segmentation: Segmentation, headers: Headers, content: _Content, options: SegOptions) -> Dataset:
     provenance = segmentation.provenance
     started = _started(provenance, headers.slices[0])
-    drawn = hashlib.blake2b(np.ascontiguousarray(segmentation.labels).data).hexdigest()
+    drawn = digest_labels(segmentation.labels)
     job = (
         provenance.identity(), drawn, options.segmentation_type, str(options.strip_free_text),
         str(options.series_number),
     )  # fmt: skip
+    marks = mark_slices(content.counts, content.numbers[0], segmentation.labels.dtype)
     try:
         dataset = hd.seg.Segmentation(
-            source_images=headers.slices,
-            pixel_array=content.pixels,
+            source_images=shrink_headers(headers.slices),
+            pixel_array=marks,
             segmentation_type=options.segmentation_type.upper(),
             segment_descriptions=describe_segments(content.labels, content.numbers, provenance),
             series_instance_uid=make_uid("series", *job),
@@ -228,7 +260,7 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
             f"No DICOM segmentation can be made from the headers of the source, such as "
             f"{segmentation.provenance.source.files[0].path.name}: {type(error).__name__} {error}."  # type: ignore[union-attr]  # _dicom_files has seen it
         ) from error
-    if options.segmentation_type == "labelmap":  # not by GDCM: it ends the process where rows times columns is odd
+    if options.segmentation_type == "labelmap":
         dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     _settle(dataset, make_uid("dimensions", *job))
     _name_sop_classes(
@@ -236,6 +268,12 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
     )
     if _zone(headers.slices[0]):
         dataset.TimezoneOffsetFromUTC = headers.slices[0].TimezoneOffsetFromUTC
+    slices = slices_of_frames(dataset, headers.slices)
+    if options.segmentation_type == "labelmap":
+        fill_labelmap(dataset, segmentation.labels, slices)
+    else:
+        values = [label.value for label in content.labels]
+        fill_binary(dataset, segmentation.labels, content.counts, values, slices)
     return dataset
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from io import SEEK_CUR, BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 from pydicom.pixels import iter_pixels
+from pydicom.tag import Tag
 
 from effvit_med.errors import GeometryError, OutputError
 from effvit_med.io.dicom_slices import LATERAL_TOLERANCE, STEP_TOLERANCE, STEP_TOLERANCE_MM
+from effvit_med.volume.counts import count_values
 from effvit_med.volume.geometry import FloatArray, Geometry
+from effvit_med.volume.pages import count_slab, release_pages
+from effvit_med.volume.segmentation import Segmentation
 
 WRITTEN_TOLERANCE_MM = 0.01
+_PIXEL_HEADER_BYTES = 12  # of an element with a length of 32 bits: tag, VR, reserved, length
 EXTENT_TOLERANCE = 2e-4  # of the diagonal of a slice: what direction cosines rounded to four decimals can do
 
 
@@ -44,44 +53,86 @@ def check_positions(dataset: Any, geometry: Geometry, headers: Sequence[Any]) ->
             f"The segmentation has the frame of reference {dataset.FrameOfReferenceUID}, the labels "
             f"{geometry.frame_of_reference_uid}."
         )
-    slice_of = {header.SOPInstanceUID: k for k, header in enumerate(headers)}
     frames = dataset.PerFrameFunctionalGroupsSequence
-    slices = [slice_of[_source_uid(frame)] for frame in frames]
-    found = np.array([frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames], dtype=np.float64)
+    slices = slices_of_frames(dataset, headers)
+    read = _OncePerValue("PlanePositionSequence", lambda position: position.ImagePositionPatient)
+    found = np.array([read(frame) for frame in frames], dtype=np.float64)
     source = np.array([headers[k].ImagePositionPatient for k in slices], dtype=np.float64)
     labels = geometry.index_to_world([[k, 0, 0] for k in slices])
     _compare(found, source, "its source slice", np.linalg.norm(found - source, axis=1) / WRITTEN_TOLERANCE_MM)
     _compare(found, labels, "the labels", _departure(found - labels, geometry))
     _check_extent(dataset.SharedFunctionalGroupsSequence[0], geometry)
-    return tuple(slices)
+    return slices
+
+
+def slices_of_frames(dataset: Any, headers: Sequence[Any]) -> tuple[int, ...]:
+    """The index along array axis 0 of the source slice that each frame names.
+
+    Args:
+        dataset: the segmentation.
+        headers: header of the source of each slice.
+    """
+    slice_of = {str(header.SOPInstanceUID): k for k, header in enumerate(headers)}
+    read = _OncePerValue(
+        "DerivationImageSequence", lambda item: slice_of[str(item.SourceImageSequence[0].ReferencedSOPInstanceUID)]
+    )
+    return tuple(read(frame) for frame in dataset.PerFrameFunctionalGroupsSequence)
+
+
+def check_file(path: Path, segmentation: Segmentation, headers: Sequence[Any], values: Sequence[int]) -> None:
+    """Make sure that a written file holds the labels at their place; its pixel data are read frame by frame.
+
+    Args:
+        path: the file.
+        segmentation: what was written.
+        headers: header of the source of each slice.
+        values: the label value of each segment number, which begin at 1 (BINARY); empty for LABELMAP.
+
+    Raises:
+        GeometryError: as of `check_positions`.
+        OutputError: as of `check_voxels`.
+    """
+    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    slices = check_positions(dataset, segmentation.geometry, headers)
+    check_voxels(dataset, segmentation.labels, slices, values, path)
 
 
 def check_voxels(
-    dataset: Any, labels: npt.NDArray[np.unsignedinteger], slices: Sequence[int], values: Sequence[int]
+    dataset: Any,
+    labels: npt.NDArray[np.unsignedinteger],
+    slices: Sequence[int],
+    values: Sequence[int],
+    path: Path | None = None,
 ) -> None:
     """Make sure that a written file holds the labels, voxel for voxel.
 
     Args:
-        dataset: the segmentation, with its pixel data.
+        dataset: the segmentation; with its pixel data where there is no ``path``.
         labels: (slices, rows, columns) the labels that were given.
         slices: the slice of each frame.
         values: the label value of each segment number, which begin at 1 (BINARY); empty for LABELMAP.
+        path: the file to read the pixel data from, frame by frame.
 
     Raises:
         OutputError: if a voxel differs, or labels lie on a slice that has no frame.
     """
-    expected = int(np.count_nonzero(labels))
-    found = 0
+    counts = count_values(labels, size=max(values, default=0) + 1)
+    expected, found = int(counts[:, 1:].sum()), 0
     groups = dataset.PerFrameFunctionalGroupsSequence
-    for k, pixels, group in zip(slices, _frames(dataset), groups, strict=True):
-        if values:
-            number = _segment_number(dataset, group)
-            wanted = labels[k] == values[number - 1]
+    number_of = _segment_numbers(dataset) if values else None
+    frames: Iterator[Any] = _packed_frames(dataset, path) if values else _plain_frames(dataset, path)
+    slab = count_slab(labels)
+    for frame, (k, pixels, group) in enumerate(zip(slices, frames, groups, strict=True)):
+        if number_of is not None:
+            value = values[number_of(group) - 1]
+            same, voxels = _same_bits(pixels, labels[k] == value), int(counts[k, value])
         else:
-            wanted = labels[k]
-        if not np.array_equal(pixels, wanted):
+            same, voxels = np.array_equal(pixels, labels[k]), int(counts[k, 1:].sum())
+        if not same:
             raise OutputError(f"The written frame of slice {k} differs from the labels; the file was not kept.")
-        found += int(np.count_nonzero(pixels))
+        found += voxels
+        if frame % slab == slab - 1:
+            release_pages(labels)
     if found != expected:
         raise OutputError(f"The written file holds {found} labelled voxels of {expected}; it was not kept.")
 
@@ -122,26 +173,65 @@ def _check_extent(shared: Any, geometry: Geometry) -> None:
         )
 
 
-def _source_uid(frame: Any) -> str:
-    return str(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+class _OncePerValue:
+    """Reads something of the first item of a sequence; sequences of equal bytes are taken apart only once.
+
+    Args:
+        keyword: of the sequence.
+        read: what to read of its first item.
+    """
+
+    def __init__(self, keyword: str, read: Callable[[Any], Any]) -> None:
+        self._tag, self._read = Tag(keyword), read
+        self._known: dict[bytes, Any] = {}
+
+    def __call__(self, frame: Any) -> Any:
+        element = frame.get_item(self._tag)
+        encoded = element.value if element.is_raw else None
+        if encoded is None:
+            return self._read(element.value[0])
+        if encoded not in self._known:
+            self._known[encoded] = self._read(frame[self._tag].value[0])
+        return self._known[encoded]
 
 
-def _segment_number(dataset: Any, group: Any) -> int:
-    holder = group if "SegmentIdentificationSequence" in group else dataset.SharedFunctionalGroupsSequence[0]
-    return int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+def _segment_numbers(dataset: Any) -> Callable[[Any], int]:
+    """What reads the segment number of a frame; a file of one segment says it once for all."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    if "SegmentIdentificationSequence" in shared:
+        number = int(shared.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        return lambda _: number
+    return _OncePerValue("SegmentIdentificationSequence", lambda item: int(item.ReferencedSegmentNumber))
 
 
-def _frames(dataset: Any) -> Iterator[npt.NDArray[np.unsignedinteger]]:
-    """The frames in order, as (rows, columns) arrays."""
-    if dataset.BitsAllocated != 1:
-        with warnings.catch_warnings():  # a small frame may by chance be as long packed as unpacked
-            warnings.filterwarnings("ignore", "The number of bytes of compressed pixel data", UserWarning)
-            yield from iter_pixels(dataset, raw=True, decoding_plugin="pydicom")
-        return
-    packed = np.frombuffer(dataset.PixelData, dtype=np.uint8)
-    rows, columns = dataset.Rows, dataset.Columns
-    for frame in range(int(dataset.NumberOfFrames)):
-        start = frame * rows * columns
-        stop = start + rows * columns
-        bits = np.unpackbits(packed[start // 8 : -(-stop // 8)], bitorder="little")
-        yield bits[start % 8 :][: rows * columns].reshape(rows, columns)
+def _same_bits(packed: tuple[npt.NDArray[np.uint8], int], wanted: npt.NDArray[np.bool_]) -> bool:
+    """Whether bits that begin at a place in the first byte are those of a frame."""
+    content, first = packed
+    if first == 0 and wanted.size % 8 == 0:
+        return bool(np.array_equal(content, np.packbits(wanted, bitorder="little")))
+    bits = np.unpackbits(content, bitorder="little")[first : first + wanted.size]
+    return bool(np.array_equal(bits, wanted.reshape(-1)))
+
+
+def _packed_frames(dataset: Any, path: Path | None) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
+    """The frames of one bit a voxel: the bytes that hold each, and the place of its first bit in the first byte."""
+    size = int(dataset.Rows) * int(dataset.Columns)
+    with ExitStack() as stack:
+        if path is None:
+            file: BinaryIO = BytesIO(dataset.PixelData)
+        else:
+            file = stack.enter_context(path.open("rb"))
+            pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows"])
+            file.seek(_PIXEL_HEADER_BYTES, SEEK_CUR)
+        begin = file.tell()
+        for frame in range(int(dataset.NumberOfFrames)):
+            start, stop = frame * size, (frame + 1) * size
+            file.seek(begin + start // 8)
+            yield np.frombuffer(file.read(-(-stop // 8) - start // 8), np.uint8), start % 8
+
+
+def _plain_frames(dataset: Any, path: Path | None) -> Iterator[npt.NDArray[np.unsignedinteger]]:
+    """The compressed frames in order, as (rows, columns) arrays."""
+    with warnings.catch_warnings():  # a small frame may by chance be as long packed as unpacked
+        warnings.filterwarnings("ignore", "The number of bytes of compressed pixel data", UserWarning)
+        yield from iter_pixels(dataset if path is None else path, raw=True, decoding_plugin="pydicom")

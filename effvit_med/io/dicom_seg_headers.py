@@ -11,21 +11,24 @@ import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom import config
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import DA, TM, DSfloat, format_number_as_ds, validate_value
 
 from effvit_med.errors import GeometryError, InputError
+from effvit_med.io.dicom_headers import parse_head
 from effvit_med.volume.geometry import Geometry
 from effvit_med.volume.volume import SourceFile
 
@@ -40,6 +43,7 @@ _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
+_TAG_OF = {name: Tag(name) for name in {*_PER_SLICE, *_NEVER_EMPTY, *_MAY_BE_EMPTY}}
 _WITHOUT_FREE_TEXT = frozenset({
     *_PER_SLICE, *_MAY_BE_EMPTY, "SpecificCharacterSet", "TimezoneOffsetFromUTC", "IssuerOfPatientID", "PatientAge",
     "PatientSize", "PatientWeight", "PatientIdentityRemoved", "DeidentificationMethod",
@@ -102,13 +106,15 @@ def read_headers(files: Sequence[SourceFile], geometry: Geometry, *, strip_free_
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values that break the rules are what we come to repair
-        datasets = [_read(file, whole=k == 0) for k, file in enumerate(files)]
-        for dataset, file in zip(datasets, files, strict=True):
-            _check_agreement(dataset, file, geometry)
         notes: list[str] = []
-        first = _shared_part(datasets[0], notes, strip_free_text=strip_free_text)
-        _fill(first, notes)
-        slices = [_slice_part(dataset) for dataset in datasets]
+        slices: list[Dataset] = []
+        for file in files:
+            dataset = _read(file, whole=not slices)
+            _check_agreement(dataset, file, geometry)
+            if not slices:
+                first = _shared_part(dataset, notes, strip_free_text=strip_free_text)
+                _fill(first, notes)
+            slices.append(_slice_part(dataset))
         _settle_geometry(slices, geometry, notes)
         first.pop("SpacingBetweenSlices", None)
         first.update(slices[0])
@@ -131,7 +137,9 @@ def _read(file: SourceFile, *, whole: bool) -> Dataset:
         raise InputError(f"The source {file.path.name} has changed since it was segmented; segment it again.")
     tags = None if whole else list(_PER_SLICE)
     try:
-        dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, force=True, specific_tags=tags)
+        dataset = parse_head(content, tags)
+        if dataset is None:
+            dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, force=True, specific_tags=tags)
     except (InvalidDicomError, EOFError, KeyError, TypeError, ValueError, NotImplementedError) as error:
         raise InputError(f"The source {file.path.name} has a header that cannot be read: {error}.") from error
     if int(_value(dataset, "NumberOfFrames") or 1) > 1:
@@ -199,7 +207,7 @@ def _element(dataset: Dataset, tag: Any) -> DataElement | None:
 
 def _value(dataset: Dataset, name: str) -> Any:
     """The value of an attribute; None where it is missing, empty or cannot be read."""
-    element = _element(dataset, tag_for_keyword(name))
+    element = _element(dataset, _TAG_OF[name])
     return None if element is None or element.value in (None, "") else element.value
 
 
@@ -237,12 +245,22 @@ def _slice_part(dataset: Dataset) -> Dataset:
     """What a segmentation needs to know of one slice; SpacingBetweenSlices stays behind, see `_settle_geometry`."""
     part = Dataset()
     for name in (*_NEVER_EMPTY, "FrameOfReferenceUID", "Rows", "Columns", "SpacingBetweenSlices", "SliceThickness"):
-        value = _value(dataset, name)
-        if value is not None and (name not in _NUMBERS or _is_number(value)):
-            setattr(part, name, value)
+        element = _element(dataset, _TAG_OF[name])
+        if element is None or element.value in (None, "") or (name in _NUMBERS and not _is_number(element.value)):
+            continue
+        if dictionary_VR(_TAG_OF[name]) == element.VR:
+            part[_TAG_OF[name]] = element
+        else:
+            setattr(part, name, element.value)
     for name in _PLACES:
-        setattr(part, name, [DSfloat(format_number_as_ds(float(number))) for number in dataset.get(name)])
+        setattr(part, name, [_decimal(float(number)) for number in dataset.get(name)])
     return part
+
+
+@lru_cache(maxsize=4096)
+def _decimal(number: float) -> DSfloat:
+    """A number as a decimal string; equal ones occur in every slice."""
+    return DSfloat(format_number_as_ds(number))
 
 
 def _settle_geometry(slices: Sequence[Dataset], geometry: Geometry, notes: list[str]) -> None:

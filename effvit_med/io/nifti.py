@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
 import math
 import re
 import warnings
-import zlib
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,8 +17,11 @@ from nibabel.wrapstruct import WrapStructError
 
 from effvit_med.errors import GeometryError, InputError, OutputError, RefusedError
 from effvit_med.io.atomic import atomic_path, write_json
+from effvit_med.io.spill import SPILL_MB
+from effvit_med.io.streams import UNPACK_ERRORS, Compressor, HashedFile
 from effvit_med.io.values import PlaneStack, replace_non_finite, rescale
 from effvit_med.volume import NOT_FOR_CLINICAL_USE, Finding, Geometry, Segmentation, Source, SourceFile, Volume
+from effvit_med.volume.pages import count_slab, release_pages
 
 MAX_BYTES = 32 * 2**30
 """A single volume of more bytes is refused before anything is allocated."""
@@ -39,6 +38,10 @@ _UNSEEN_SHEAR = 0.05  # of a voxel, at the corners
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _LABEL_INTENT = "label"
+_VOXEL_START = 352  # behind the header of 348 bytes and four that say that nothing else follows
+CONFIDENCE_DESCRIPTION = "255*tanh(margin of best two logits/2); research use only, not clinical"
+"""At most 79 characters fit into the header."""
+
 _CHUNK = 2**24
 _REMAKE = "Copy or convert the file again."
 
@@ -97,14 +100,14 @@ def check_nifti(path: Path) -> None:
         RefusedError: as of `read_nifti`, as far as the header shows it.
     """
     try:
-        with path.open("rb") as file:
-            header = _read_header(_open_stream(file), path)
+        with HashedFile(path) as file:
+            header = _read_header(file, path)
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error.strerror or error}.") from error
     _refine(header, path)
 
 
-def read_nifti(path: Path, case_id: str = "") -> Volume:
+def read_nifti(path: Path, case_id: str = "", spill_mb: int = SPILL_MB) -> Volume:
     """Read a NIfTI file that holds one volume.
 
     The array keeps the axis order of the file. It is int16 where all values are whole numbers in its range, else
@@ -113,6 +116,7 @@ def read_nifti(path: Path, case_id: str = "") -> Volume:
     Args:
         path: ``.nii`` or ``.nii.gz``, NIfTI-1 or NIfTI-2.
         case_id: name of the case; by default from the file name.
+        spill_mb: above this many MiB of voxels the array lies in a temporary file and cannot be written to.
 
     Returns:
         The volume; its modality is empty, as NIfTI does not say it.
@@ -120,35 +124,28 @@ def read_nifti(path: Path, case_id: str = "") -> Volume:
     Raises:
         InputError: if the file cannot be read or is no NIfTI file.
         RefusedError: ``UNREADABLE_PIXELS``, ``MULTI_VOLUME``, ``NOT_GRAYSCALE``, ``BAD_GEOMETRY``, ``TOO_LARGE``.
+        OutputError: if the temporary file does not fit onto its disk.
 
     Source:
         The NIfTI-1 header, nifti1.h: methods 1 to 3 of orientation, scl_slope.
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        with HashedFile(path) as file:
+            header = _read_header(file, path)
+            geometry, findings = _refine(header, path)
+            stack = _read_voxels(file.stream, header, geometry.shape, path, spill_mb)
+            sha256 = file.finish()
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    stream = _open_stream(io.BytesIO(content))
-    header = _read_header(stream, path)
-    geometry, findings = _refine(header, path)
-    raw = _read_voxels(stream, header, geometry.shape, path)
-    slope, inter = (float(header[name]) for name in ("scl_slope", "scl_inter"))
-    if slope == 0 or not (math.isfinite(slope) and math.isfinite(inter)):
-        slope, inter = 1.0, 0.0
-    stack = PlaneStack(geometry.shape[2])
-    for index in range(geometry.shape[2]):
-        stack.put(index, rescale(raw[:, :, index].T, slope, inter))
-    array = stack.array.T
-    if path.name.lower().endswith(".gz") != content.startswith(b"\x1f\x8b"):
+    if path.name.lower().endswith(".gz") != file.is_compressed:
         findings.append(
             Finding("WRONG_SUFFIX", f"{path.name}: the name does not say rightly whether it is compressed.")
         )
-    findings.extend(replace_non_finite(array))
+    findings.extend(replace_non_finite(stack))
     findings.append(Finding("NO_MODALITY", "A NIfTI file does not say of which modality it is."))
-    file = SourceFile(path, hashlib.sha256(content).hexdigest())
-    source = Source(case_id or name_case(path), "NIfTI", (file,), findings=tuple(findings))
-    return Volume(array, geometry, "", source)
+    source = Source(case_id or name_case(path), "NIfTI", (SourceFile(path, sha256),), findings=tuple(findings))
+    return Volume(stack.array.T, geometry, "", source)
 
 
 def write_nifti(segmentation: Segmentation, path: Path) -> None:
@@ -170,13 +167,36 @@ def write_nifti(segmentation: Segmentation, path: Path) -> None:
         The NIfTI-1 header, nifti1.h: method 2 (qform) and 3 (sform); intent code 1002, label.
     """
     path = Path(path)
-    labels, geometry, source = segmentation.labels, segmentation.geometry, segmentation.provenance.source
-    if source is not None and source.kind == "DICOM":
-        labels, geometry = labels.transpose(2, 1, 0), geometry.permuted((2, 1, 0))
-    image = _make_image(labels, geometry, path)
-    image.header.set_intent(_LABEL_INTENT)
-    _write_image(image, path)
+    labels, geometry = _as_stored(segmentation.labels, segmentation)
+    header = _make_header(labels, geometry, path)
+    header.set_intent(_LABEL_INTENT)
+    _write_image(labels, header, path, runs=True)
     write_json(labels_path(path), {"notice": NOT_FOR_CLINICAL_USE, "labels": segmentation.table.to_dicts()})
+
+
+def write_confidence(confidence: npt.NDArray[np.uint8], segmentation: Segmentation, path: Path) -> None:
+    """Write how clearly each voxel was decided, on the grid and in the axis order of `write_nifti`.
+
+    Args:
+        confidence: of the shape of the labels, 0 (a tie of two classes) to 255 (certain); see
+            `effvit_med.volume.Segmentation`.
+        segmentation: the labels it belongs to.
+        path: ``.nii`` or ``.nii.gz``, such as ``segmentation.confidence.nii.gz``; its folder must exist.
+
+    Raises:
+        GeometryError: if the confidence is not uint8 of the shape of the labels.
+        OutputError: as of `write_nifti`.
+    """
+    path = Path(path)
+    if confidence.shape != segmentation.labels.shape or confidence.dtype != np.uint8:
+        raise GeometryError(
+            f"The confidence has shape {confidence.shape} and type {confidence.dtype}; it must be uint8 of the labels' "
+            f"shape {segmentation.labels.shape}."
+        )
+    stored, geometry = _as_stored(confidence, segmentation)
+    header = _make_header(stored, geometry, path)
+    header["descrip"] = CONFIDENCE_DESCRIPTION.encode()
+    _write_image(stored, header, path, runs=True)
 
 
 def write_volume(volume: Volume, path: Path) -> None:
@@ -191,11 +211,19 @@ def write_volume(volume: Volume, path: Path) -> None:
             or the file cannot be written.
     """
     path = Path(path)
-    _write_image(_make_image(volume.array, volume.geometry, path), path)
+    _write_image(volume.array, _make_header(volume.array, volume.geometry, path), path)
 
 
-def _make_image(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> Any:
-    """A NIfTI-1 image with sform, and with qform where the grid is not sheared."""
+def _as_stored(array: npt.NDArray[Any], segmentation: Segmentation) -> tuple[npt.NDArray[Any], Geometry]:
+    """An array on the grid of a segmentation in the axis order of its file, and the grid in that order."""
+    source = segmentation.provenance.source
+    if source is None or source.kind != "DICOM":
+        return array, segmentation.geometry
+    return array.transpose(2, 1, 0), segmentation.geometry.permuted((2, 1, 0))
+
+
+def _make_header(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> Any:
+    """A NIfTI-1 header with sform, and with qform where the grid is not sheared."""
     if not is_nifti_name(path):
         raise OutputError(f"{path.name} must end in .nii or .nii.gz.")
     if not geometry.is_regular:
@@ -212,33 +240,33 @@ def _make_image(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> Any:
     image.set_sform(affine, code="scanner")
     sheared = geometry.shear_degrees > SHEAR_TOLERANCE_DEGREES
     image.set_qform(None if sheared else affine, code="unknown" if sheared else "scanner")
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = NOT_FOR_CLINICAL_USE.encode()
-    return image
+    header = image.header
+    header.set_xyzt_units("mm")
+    header["descrip"] = NOT_FOR_CLINICAL_USE.encode()
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = _VOXEL_START, 1, 0
+    return header
 
 
-def _write_image(image: Any, path: Path) -> None:
-    content = image.to_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = gzip.compress(content, compresslevel=6, mtime=0)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+def _write_image(array: npt.NDArray[Any], header: Any, path: Path, *, runs: bool = False) -> None:
+    """Write header and voxels, the first axis fastest, plane by plane."""
+    kind, slab = header.get_data_dtype(), count_slab(array, 2)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        output = Compressor(file, compress=path.name.lower().endswith(".gz"), runs=runs)
+        output.write(header.binaryblock.ljust(_VOXEL_START, b"\0"))
+        for index in range(array.shape[2]):
+            output.write(np.ascontiguousarray(array[:, :, index].T, kind).data.cast("B"))
+            if index % slab == slab - 1:
+                release_pages(array)
+        output.finish()
 
 
-def _open_stream(file: BinaryIO) -> BinaryIO:
-    """The file's content, unpacked if it is compressed, whatever its name says."""
-    mark = file.read(2)
-    file.seek(0)
-    return gzip.GzipFile(fileobj=file) if mark == b"\x1f\x8b" else file  # type: ignore[return-value]
-
-
-def _read_header(stream: BinaryIO, path: Path) -> Any:
-    """The NIfTI-1 or NIfTI-2 header at the start of a stream."""
+def _read_header(file: HashedFile, path: Path) -> Any:
+    """The NIfTI-1 or NIfTI-2 header at the start of a file."""
     try:
-        start = stream.read(348)
+        start = file.head(348)
         if 540 in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")):
-            start += stream.read(540 - 348)
-    except (EOFError, OSError, zlib.error) as error:
+            start = file.head(540)
+    except UNPACK_ERRORS as error:
         raise InputError(f"{path.name} cannot be unpacked: {error}.") from error
     if not start:
         raise InputError(f"{path.name} is empty.")
@@ -330,23 +358,38 @@ def _choose_affine(
     return np.diag([*sizes_mm, 1.0]), [Finding("NO_GEOMETRY", message)]
 
 
-def _read_voxels(stream: BinaryIO, header: Any, shape: tuple[int, int, int], path: Path) -> npt.NDArray[Any]:
-    """The stored values, shape (i, j, k); nothing is allocated that the file does not hold."""
+def _read_voxels(stream: BinaryIO, header: Any, shape: tuple[int, int, int], path: Path, spill_mb: int) -> PlaneStack:
+    """The scaled values plane by plane, as a (k, j, i) stack; nothing is allocated that the file does not hold."""
     kind: np.dtype[Any] = header.get_data_dtype()
+    slope, inter = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+    if slope == 0 or not (math.isfinite(slope) and math.isfinite(inter)):
+        slope, inter = 1.0, 0.0
+    size = int(header["sizeof_hdr"])
     offset = header["vox_offset"]
-    start = int(offset) if math.isfinite(offset) and offset >= header["sizeof_hdr"] else int(header["sizeof_hdr"])
-    needed = math.prod(shape) * kind.itemsize
-    content = bytearray()
+    start = int(offset) if math.isfinite(offset) and offset >= size else size
+    plane_bytes = shape[0] * shape[1] * kind.itemsize
+    stack = PlaneStack(shape[2], spill_mb)
     try:
-        stream.seek(start)
-        while len(content) < needed and (chunk := stream.read(min(_CHUNK, needed - len(content)))):
-            content += chunk
-        if len(content) == needed:
-            stream.read(1)  # at the end of a compressed stream this checks its checksum
-    except (EOFError, OSError, OverflowError, zlib.error) as error:
+        _read_exactly(stream, start)
+        for index in range(shape[2]):
+            content = _read_exactly(stream, plane_bytes)
+            if len(content) < plane_bytes:
+                found, needed = index * plane_bytes + len(content), shape[2] * plane_bytes
+                message = f"{path.name} has {found} of {needed} bytes of voxels; it is cut off."
+                raise RefusedError("UNREADABLE_PIXELS", message, _REMAKE)
+            raw = np.frombuffer(content, kind).reshape(shape[1], shape[0])
+            stack.put(index, rescale(raw, slope, inter))
+        stream.read(1)  # at the end of a compressed stream this checks its checksum
+    except UNPACK_ERRORS as error:
         message = f"{path.name} cannot be unpacked: {error}."
         raise RefusedError("UNREADABLE_PIXELS", message, _REMAKE) from error
-    if len(content) < needed:
-        message = f"{path.name} has {len(content)} of {needed} bytes of voxels; it is cut off."
-        raise RefusedError("UNREADABLE_PIXELS", message, _REMAKE)
-    return np.frombuffer(content, kind).reshape(shape, order="F")
+    return stack
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """That many bytes, or as many as there are; a false size costs no memory."""
+    parts, left = [], size
+    while left > 0 and (part := stream.read(min(_CHUNK, left))):
+        parts.append(part)
+        left -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -20,6 +20,7 @@ from effvit_med.io.overlay_panels import (
     draw_plane,
     find_box,
     find_centre,
+    find_touched,
     make_stack,
     place_on_axis,
     size_mm,
@@ -33,6 +34,7 @@ Colour = tuple[int, int, int]
 WIDTH_PX = 1400
 
 _MARGIN = 16
+_PNG_LEVEL = 3  # half the time of the usual 6 for a file a tenth larger
 _COLUMNS = 4
 _TILE = (WIDTH_PX - (_COLUMNS + 1) * _MARGIN) // _COLUMNS
 _MAX_SLICES = 8
@@ -83,7 +85,7 @@ def write_overlay(
     rows = measure(volume, segmentation) if measurements is None else measurements
     picture = _compose(volume, segmentation, rows)
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=False)
+        picture.save(temporary, format="PNG", optimize=False, compress_level=_PNG_LEVEL)
 
 
 def _compose(volume: Volume, segmentation: Segmentation, measurements: Sequence[Measurement]) -> Image.Image:
@@ -117,7 +119,7 @@ def _compose(volume: Volume, segmentation: Segmentation, measurements: Sequence[
 
 def _choose_slices(stack: DisplayStack, box: Box, axis: int) -> list[int]:
     """Up to eight slices spread evenly over the slices that hold labels, head or left or front first."""
-    touched = np.flatnonzero(stack.labels.any(axis=tuple({0, 1, 2} - {axis})))
+    touched = find_touched(stack, axis)
     first, last = (touched[0], touched[-1]) if touched.size else (box.start[axis], box.stop[axis] - 1)
     count = min(_MAX_SLICES, int(last - first) + 1)
     places = first + (np.arange(count) + 0.5) * (last - first + 1) / count - 0.5

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from effvit_med.volume.geometry import Geometry
+from effvit_med.volume.pages import count_slab, find_outermost, release_pages
 from effvit_med.volume.segmentation import Segmentation
 from effvit_med.volume.volume import Volume
 
@@ -30,6 +32,7 @@ _FINE = 2  # pictures are drawn this much larger and then shrunk, which makes ou
 _FILL = 0.34
 _OUTLINE = 3
 _PERCENTILES = (1, 99)
+_CENTRE_SAMPLES = 128  # of each axis, which is enough to place a panel
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,35 @@ def find_box(stack: DisplayStack) -> Box:
 
 
 def find_centre(stack: DisplayStack) -> tuple[int, int, int]:
-    """The index nearest to the centre of mass of all labels, or the middle of the scan where there are none."""
+    """The index nearest to the centre of mass of all labels, or the middle of the scan where there are none.
+
+    A large scan is looked at in steps of several voxels; only where nothing is found so, voxel by voxel.
+    """
+    steps = [max(1, size // _CENTRE_SAMPLES) for size in stack.labels.shape]
+    sampled = stack.labels[:: steps[0], :: steps[1], :: steps[2]] > 0
+    if not sampled.any():
+        steps, sampled = [1, 1, 1], stack.labels > 0
     centre = []
     for axis in range(3):
-        counts = np.count_nonzero(stack.labels, axis=tuple({0, 1, 2} - {axis}))
+        counts = np.count_nonzero(sampled, axis=tuple({0, 1, 2} - {axis}))
         middle = (stack.geometry.shape[axis] - 1) / 2
-        centre.append(int(np.average(np.arange(len(counts)), weights=counts) if counts.any() else middle))
+        places = np.arange(len(counts)) * steps[axis]
+        centre.append(int(np.average(places, weights=counts) if counts.any() else middle))
+    release_pages(stack.labels)
     return centre[0], centre[1], centre[2]
+
+
+def find_touched(stack: DisplayStack, axis: int) -> npt.NDArray[np.intp]:
+    """The indices along an axis of the planes that hold labels, in rising order."""
+    labels = stack.labels
+    outer = find_outermost(labels)
+    if axis == outer:
+        return np.flatnonzero([plane.any() for plane in np.moveaxis(labels, axis, 0)])
+    touched = np.zeros(labels.shape[axis], bool)
+    across = sum(1 for each in range(axis) if each != outer)  # where the axis stands in a plane across the outer one
+    for plane in np.moveaxis(labels, outer, 0):
+        touched |= plane.any(axis=1 - across)
+    return np.flatnonzero(touched)
 
 
 def size_mm(stack: DisplayStack, box: Box, axis: int) -> tuple[float, float]:
@@ -116,19 +141,15 @@ def draw_plane(stack: DisplayStack, box: Box, axis: int, index: int, pixels: tup
     """
     height, width = pixels[0] * _FINE, pixels[1] * _FINE
     shown = [_sample(stack.geometry, box, each, size) for each, size in _axes_of_plane(axis, height, width)]
-    values = np.take(stack.array, index, axis)
-    labels = np.take(stack.labels, index, axis)[np.ix_(shown[0], shown[1])]
+    values = _take_plane(stack.array, index, axis)
+    labels = _take_plane(stack.labels, index, axis)[np.ix_(shown[0], shown[1])]
     grey = _to_grey(values[box_slices(box, axis)], stack.window)
     grey = np.asarray(
         Image.fromarray(_even(grey, stack.geometry, box, axis)).resize((width, height), Image.Resampling.BICUBIC)
     )
     if axis != AXIAL:  # rows of the stack go up to the head, rows of a picture go down
         grey, labels = grey[::-1], labels[::-1]
-    colours = stack.colours[labels].astype(np.float32)
-    strength = np.where(labels > 0, _FILL, 0.0).astype(np.float32)
-    strength[_outline(labels)] = 1.0
-    picture = grey[..., None] * (1 - strength[..., None]) + colours * strength[..., None]
-    fine = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    fine = Image.fromarray(_blend(grey, labels, stack.colours))
     return fine.resize((pixels[1], pixels[0]), Image.Resampling.LANCZOS)
 
 
@@ -149,10 +170,31 @@ def _window(volume: Volume) -> tuple[float, float]:
         centre, width = CT_WINDOW_HU
         return centre - width / 2, centre + width / 2
     step = max(1, round((volume.array.size / 2e6) ** (1 / 3)))
-    sample = volume.array[::step, ::step, ::step].astype(np.float64)
+    planes = np.moveaxis(volume.array, find_outermost(volume.array), 0)
+    slab = -(-count_slab(planes) // step) * step
+    parts = []
+    for start in range(0, len(planes), slab):
+        parts.append(planes[start : start + slab : step, ::step, ::step].astype(np.float64).ravel())
+        release_pages(planes)
+    sample = np.concatenate(parts)
     sample = sample[np.isfinite(sample)]
     low, high = np.percentile(sample, _PERCENTILES) if sample.size else (0.0, 1.0)
     return float(low), float(high if high > low else low + 1)
+
+
+def _take_plane(array: npt.NDArray[Any], index: int, axis: int) -> npt.NDArray[Any]:
+    """A plane of an array that may lie in a file: never more than a slab of it is in memory."""
+    outer = find_outermost(array)
+    if axis == outer:
+        return np.array(np.take(array, index, axis))
+    slab = count_slab(array, outer)
+    parts = []
+    for start in range(0, array.shape[outer], slab):
+        part = [slice(None)] * 3
+        part[outer] = slice(start, start + slab)
+        parts.append(np.take(array[tuple(part)], index, axis))
+        release_pages(array)
+    return np.concatenate(parts, axis=outer - (axis < outer))
 
 
 def _axes_of_plane(axis: int, height: int, width: int) -> list[tuple[int, int]]:
@@ -193,6 +235,16 @@ def _even(plane: ByteImage, geometry: Geometry, box: Box, axis: int) -> ByteImag
 def _to_grey(values: npt.NDArray[np.number], window: tuple[float, float]) -> ByteImage:
     scaled = (values.astype(np.float32) - window[0]) * (255 / (window[1] - window[0]))
     return np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
+
+
+def _blend(grey: ByteImage, labels: UnsignedArray, colours: ByteImage) -> ByteImage:
+    """The grey picture in RGB, with the labels over it; only labelled pixels are worked on."""
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    inside = labels > 0
+    strength = np.where(_outline(labels)[inside], 1.0, _FILL).astype(np.float32)[:, None]
+    mixed = picture[inside] * (1 - strength) + colours[labels[inside]].astype(np.float32) * strength
+    picture[inside] = np.clip(mixed, 0, 255).astype(np.uint8)
+    return picture
 
 
 def _outline(labels: UnsignedArray) -> npt.NDArray[np.bool_]:

@@ -17,6 +17,7 @@ MEASUREMENTS_FORMAT = "effvit-med measurements 1"
 
 _VOLUME_DIGITS = 3  # of a millilitre: a cubic millimetre
 _INTENSITY_DIGITS = 2
+_CONFIDENCE_DIGITS = 4
 
 
 def measurement_row(measurement: Measurement) -> dict[str, Any]:
@@ -45,8 +46,10 @@ def measurement_row(measurement: Measurement) -> dict[str, Any]:
         "intensity_minimum": _rounded(measurement.minimum, _INTENSITY_DIGITS),
         "intensity_maximum": _rounded(measurement.maximum, _INTENSITY_DIGITS),
         "intensity_unit": measurement.unit,
+        "mean_confidence": _rounded(measurement.mean_confidence, _CONFIDENCE_DIGITS),
         "cut_by_field_of_view": measurement.cut_by_field_of_view,
         "reason": measurement.reason,
+        "confidence_reason": measurement.confidence_reason,
     }
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import GeometryError
-from effvit_med.volume.geometry import Geometry
+from effvit_med.volume.counts import find_labelled
 from effvit_med.volume.labels import Code, Label
+from effvit_med.volume.pages import count_slab, release_pages
 from effvit_med.volume.segmentation import Segmentation
 from effvit_med.volume.volume import Volume
 
 NOT_FOUND = "not found by the model"
 NOT_FINITE = "some values under the structure are not finite numbers"
+NO_CONFIDENCE = "the segmentation has no confidence map"
 
 _SAME_GRID_MM = 0.01
 
@@ -36,8 +39,11 @@ class Measurement:
         minimum: smallest voxel value in ``unit``, or None.
         maximum: largest voxel value in ``unit``, or None.
         unit: ``HU`` for CT, else empty: the unit is not known.
+        mean_confidence: mean over the structure of how clearly its voxels were decided, from 0 (a tie of two classes)
+            to 1 (certain), see `Segmentation`; None if the structure was not found or there is no confidence map.
         cut_by_field_of_view: whether the structure touches a border of the scan, so that a part may be missing.
-        reason: why numbers are None; empty where all are there.
+        reason: why numbers are None; empty where all are there, but for the confidence.
+        confidence_reason: why ``mean_confidence`` is None; empty where it is there.
     """
 
     structure: str
@@ -51,8 +57,10 @@ class Measurement:
     minimum: float | None = None
     maximum: float | None = None
     unit: str = ""
+    mean_confidence: float | None = None
     cut_by_field_of_view: bool = False
     reason: str = ""
+    confidence_reason: str = ""
 
 
 @dataclass
@@ -125,53 +133,83 @@ def measure(volume: Volume, segmentation: Segmentation) -> tuple[Measurement, ..
             f"The labels {segmentation.geometry.shape} lie up to {distance:.3g} mm away from the voxels of the scan "
             f"{volume.geometry.shape}; measure on the grid the labels were made for."
         )
-    geometry = segmentation.geometry
     size = max((label.value for label in segmentation.table), default=0) + 1
-    moments, volumes_mm3 = _sum_up(volume.array, segmentation.labels, geometry, size)
+    sums = _sum_up(volume.array, segmentation, size)
     at_border = _values_at_border(segmentation.labels)
     unit = "HU" if volume.modality == "CT" else ""
-    return tuple(
-        _row(label, moments, volumes_mm3[label.value], unit, cut=label.value in at_border)
-        for label in segmentation.table
-    )
+    return tuple(_row(label, sums, unit, cut=label.value in at_border) for label in segmentation.table)
 
 
-def _sum_up(
-    array: npt.NDArray[np.number], labels: npt.NDArray[np.unsignedinteger], geometry: Geometry, size: int
-) -> tuple[_Moments, npt.NDArray[np.float64]]:
-    """The moments and the volume in mm^3 of every label value below ``size``, slice by slice."""
-    moments, volumes_mm3 = _Moments.empty(size), np.zeros(size)
-    slices = np.moveaxis(labels, geometry.slice_axis, 0)
-    values = np.moveaxis(array, geometry.slice_axis, 0)
+@dataclass(frozen=True)
+class _Sums:
+    """What one sweep over the scan gives, by label value.
+
+    Attributes:
+        moments: of the voxel values.
+        volumes_mm3: volume.
+        confidence: sum of the confidence over the voxels, or None where there is no confidence map.
+    """
+
+    moments: _Moments
+    volumes_mm3: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64] | None
+
+
+def _sum_up(array: npt.NDArray[np.number], segmentation: Segmentation, size: int) -> _Sums:
+    """The sums of every label value below ``size``, slice by slice; only voxels near labels are touched."""
+    geometry, confidence = segmentation.geometry, segmentation.confidence
+    moments, volumes_mm3, certain = _Moments.empty(size), np.zeros(size), np.zeros(size)
+    maps = [segmentation.labels, array, *([] if confidence is None else [confidence])]
+    stacks = [np.moveaxis(each, geometry.slice_axis, 0) for each in maps]
+    slab = count_slab(stacks[1])
     for k, voxel_mm3 in enumerate(geometry.voxel_volumes_mm3()):
-        inside = slices[k] > 0
-        found = slices[k][inside]
+        found, *others = _take_labelled([stack[k] for stack in stacks])
         if found.size:
             volumes_mm3 += np.bincount(found, minlength=size) * voxel_mm3
             with np.errstate(invalid="ignore"):
-                moments.add(found, values[k][inside].astype(np.float64))
-    return moments, volumes_mm3
+                moments.add(found, others[0].astype(np.float64))
+            if confidence is not None:
+                certain += np.bincount(found, weights=others[1], minlength=size)
+        if k % slab == slab - 1 or k == len(stacks[0]) - 1:
+            for each in maps:
+                release_pages(each)
+    return _Sums(moments, volumes_mm3, None if confidence is None else certain)
+
+
+def _take_labelled(planes: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """The values of each plane at the voxels that have a label; the first plane holds the labels."""
+    flat = [np.ascontiguousarray(plane).reshape(-1) for plane in planes]
+    where, group = find_labelled(flat[0])
+    near = [each.reshape(-1, group)[where].reshape(-1) for each in flat]
+    inside = near[0] > 0
+    return [each[inside] for each in near]
 
 
 def _values_at_border(labels: npt.NDArray[np.unsignedinteger]) -> set[int]:
     """The label values in the outermost layer of voxels, on any of the six sides."""
-    sides = [np.unique(labels.take(end, axis)) for axis in range(3) for end in (0, -1)]
-    return set(np.concatenate(sides).tolist())
+    sides = [np.bincount(labels.take(end, axis).reshape(-1)) for axis in range(3) for end in (0, -1)]
+    release_pages(labels)
+    return {int(value) for side in sides for value in np.flatnonzero(side)}
 
 
-def _row(label: Label, moments: _Moments, volume_mm3: float, unit: str, *, cut: bool) -> Measurement:
-    blank = Measurement(label.name, label.value, label.type, label.laterality, unit=unit)
-    count = int(moments.count[label.value])
+def _row(label: Label, sums: _Sums, unit: str, *, cut: bool) -> Measurement:
+    moments, value = sums.moments, label.value
+    blank = Measurement(label.name, value, label.type, label.laterality, unit=unit)
+    count = int(moments.count[value])
     if count == 0:
-        return replace(blank, reason=NOT_FOUND)
-    found = replace(blank, voxels=count, volume_ml=float(volume_mm3) / 1000, cut_by_field_of_view=cut)
-    mean = float(moments.mean[label.value])
+        return replace(blank, reason=NOT_FOUND, confidence_reason=NOT_FOUND)
+    found = replace(blank, voxels=count, volume_ml=float(sums.volumes_mm3[value]) / 1000, cut_by_field_of_view=cut)
+    if sums.confidence is None:
+        found = replace(found, confidence_reason=NO_CONFIDENCE)
+    else:
+        found = replace(found, mean_confidence=float(sums.confidence[value]) / count / 255)
+    mean = float(moments.mean[value])
     if not np.isfinite(mean):
         return replace(found, reason=NOT_FINITE)
     return replace(
         found,
         mean=mean,
-        sd=float(np.sqrt(moments.squares[label.value] / count)),
-        minimum=float(moments.smallest[label.value]),
-        maximum=float(moments.largest[label.value]),
+        sd=float(np.sqrt(moments.squares[value] / count)),
+        minimum=float(moments.smallest[value]),
+        maximum=float(moments.largest[value]),
     )

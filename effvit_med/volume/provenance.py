@@ -21,11 +21,13 @@ class Step:
         name: a verb phrase such as ``resample``.
         seconds: wall time.
         detail: plain values: sizes, spacings, counts.
+        cpu_seconds: processor time of all threads of the process meanwhile; 0 where it was not measured.
     """
 
     name: str
     seconds: float
     detail: Mapping[str, Any] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,13 @@ class Provenance:
         plain = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
         plain["settings"], plain["versions"] = dict(self.settings), dict(self.versions)
         plain["steps"] = [
-            {"name": s.name, "seconds": round(s.seconds, 4), "detail": dict(s.detail)} for s in self.steps
+            {
+                "name": s.name,
+                "seconds": round(s.seconds, 4),
+                "cpu_seconds": round(s.cpu_seconds, 4),
+                "detail": dict(s.detail),
+            }
+            for s in self.steps
         ]
         plain["findings"] = [dataclasses.asdict(finding) for finding in self.findings]
         plain["source"] = _source_to_dict(self.source) if self.source else None

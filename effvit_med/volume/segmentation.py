@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import GeometryError
+from effvit_med.volume.counts import find_values
 from effvit_med.volume.geometry import Geometry
 from effvit_med.volume.labels import LabelTable
 from effvit_med.volume.provenance import Provenance
@@ -23,25 +24,34 @@ class Segmentation:
         geometry: where the voxels lie; its shape is that of the labels.
         table: what the values mean.
         provenance: how the labels were made.
+        confidence: of the shape of the labels, or None: 255 * tanh(d / 2), where d is the difference of the two
+            largest logits after interpolation to the voxel. 0 is a tie, 255 is certain. It says how clearly the
+            network decided, not how often it is right.
 
     Raises:
-        GeometryError: if the shapes differ, the labels are not uint8 or uint16, or a value is not in the table.
+        GeometryError: if the shapes differ, the labels are not uint8 or uint16, a value is not in the table, or the
+            confidence is not uint8.
     """
 
     labels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
     geometry: Geometry
     table: LabelTable
     provenance: Provenance
+    confidence: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.labels.shape) != self.geometry.shape:
             raise GeometryError(f"The labels have shape {self.labels.shape}, their geometry {self.geometry.shape}.")
         if self.labels.dtype not in (np.uint8, np.uint16):
             raise GeometryError(f"The labels have type {self.labels.dtype}; use uint8 or uint16.")
+        confidence = self.confidence
+        if confidence is not None and (confidence.shape != self.labels.shape or confidence.dtype != np.uint8):
+            raise GeometryError(
+                f"The confidence has shape {confidence.shape} and type {confidence.dtype}; it must be uint8 of the "
+                f"labels' shape {self.labels.shape}."
+            )
         known = {label.value for label in self.table}
-        # slice by slice: counting a whole scan at once would need eight times its memory
-        present = {int(value) for part in self.labels for value in np.flatnonzero(np.bincount(part.ravel()))}
-        unknown = sorted(present - known - {0})
+        unknown = sorted(find_values(self.labels) - known)
         if unknown:
             raise GeometryError(f"The label values {unknown} are not in the label table {sorted(known)}.")
 

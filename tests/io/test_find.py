@@ -237,3 +237,30 @@ def test_own_label_map_is_no_case(tmp_path: Path) -> None:
     _save_nifti(tmp_path / "liver.nii.gz")
     (tmp_path / "liver.labels.json").write_text("{}")
     assert _codes(tmp_path) == {"liver.nii.gz": "LABEL_MAP", "liver.labels.json": "TEXT"}
+
+
+@pytest.mark.parametrize("size", [100, 2**16, 2**17])
+def test_headers_longer_than_the_first_look_are_read(tmp_path: Path, size: int) -> None:
+    """A private element of any size before the place in the patient changes nothing."""
+
+    def fill(index: int, dataset: Dataset) -> None:
+        dataset.add_new(0x00090010, "LO", "long")
+        dataset.add_new(0x00091001, "OB", bytes(size))
+
+    save(tmp_path / "long", make_series(4), edit=fill)
+    save(tmp_path / "short", make_series(4))
+    long, short = (find_cases(tmp_path / name, ReadOptions()).cases[0] for name in ("long", "short"))
+    assert isinstance(long, DicomSeries)
+    assert isinstance(short, DicomSeries)
+    assert (long.geometry, long.sop_instance_uids) == (short.geometry, short.sop_instance_uids)
+    assert np.array_equal(read_case(long).array, read_case(short).array)
+
+
+def test_a_header_that_ends_within_the_first_look_has_no_pixels(tmp_path: Path) -> None:
+    """A file cut off right before its pixel data is refused by name, not taken for whole."""
+    paths = save(tmp_path, make_series(4))
+    content = paths[2].read_bytes()
+    paths[2].write_bytes(content[: content.rindex(b"\xe0\x7f\x10\x00")])
+    found = find_cases(tmp_path, ReadOptions())
+    assert [case.code for case in found.refused] == ["UNREADABLE_PIXELS"]
+    assert "002.dcm: no pixel data" in found.refused[0].message

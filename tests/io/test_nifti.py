@@ -14,9 +14,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from effvit_med.errors import InputError, OutputError, RefusedError
-from effvit_med.io.nifti import check_nifti, read_nifti, write_nifti, write_volume
-from effvit_med.volume import NOT_FOR_CLINICAL_USE, Geometry, LabelTable, Provenance, Segmentation, Volume
+from effvit_med.errors import GeometryError, InputError, OutputError, RefusedError
+from effvit_med.io.nifti import (
+    CONFIDENCE_DESCRIPTION,
+    check_nifti,
+    read_nifti,
+    write_confidence,
+    write_nifti,
+    write_volume,
+)
+from effvit_med.volume import NOT_FOR_CLINICAL_USE, Geometry, LabelTable, Provenance, Segmentation, Source, Volume
 from tests.geometries import geometries
 from tests.io.source_series import TABLE, axial
 
@@ -343,3 +350,32 @@ def test_a_shear_of_rounding_is_written_square(tmp_path: Path) -> None:
     directions = written.affine[:3, :3] / np.linalg.norm(written.affine[:3, :3], axis=0)
     assert np.allclose(directions.T @ directions, np.eye(3), atol=1e-6)
     assert read_nifti(tmp_path / "labels.nii.gz").geometry.max_distance_mm(geometry) < 0.04
+
+
+@pytest.mark.parametrize("kind", ["DICOM", "NIfTI"])
+def test_confidence_lies_where_the_labels_lie(tmp_path: Path, kind: str) -> None:
+    """The confidence has the axes, the place and the shape of the label map beside it, and says what it is."""
+    segmentation = _segmentation(axial((4, 5, 6)))
+    made = replace(segmentation.provenance, source=Source("case", kind, ()))
+    segmentation = segmentation.with_provenance(made)
+    confidence = np.random.default_rng(0).integers(0, 256, (4, 5, 6)).astype(np.uint8)
+    write_nifti(segmentation, tmp_path / "labels.nii.gz")
+    write_confidence(confidence, segmentation, tmp_path / "confidence.nii.gz")
+    labels, certain = (nibabel.load(tmp_path / f"{name}.nii.gz") for name in ("labels", "confidence"))
+    assert np.array_equal(labels.affine, certain.affine)
+    stored = np.asarray(certain.dataobj)
+    assert (stored.dtype, stored.shape) == (np.uint8, labels.shape)
+    axes = (2, 1, 0) if kind == "DICOM" else (0, 1, 2)
+    assert np.array_equal(stored, confidence.transpose(axes))
+    assert np.array_equal(np.asarray(labels.dataobj), segmentation.labels.transpose(axes))
+    description = certain.header["descrip"].tobytes().rstrip(b"\0").decode()
+    assert description == CONFIDENCE_DESCRIPTION
+    assert "not clinical" in description
+    assert certain.header.get_intent()[0] == "none"
+
+
+def test_confidence_of_another_shape_is_not_written(tmp_path: Path) -> None:
+    """A map that does not belong to the labels is refused with both shapes."""
+    with pytest.raises(GeometryError, match=r"confidence has shape \(2, 2, 2\).* \(5, 12, 10\)"):
+        write_confidence(np.zeros((2, 2, 2), np.uint8), _segmentation(axial()), tmp_path / "c.nii.gz")
+    assert list(tmp_path.iterdir()) == []

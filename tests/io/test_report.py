@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from effvit_med.io.overlay_panels import (
     draw_plane,
     find_box,
     find_centre,
+    find_touched,
     make_stack,
     size_mm,
 )
@@ -169,3 +171,38 @@ def test_overlay_of_labels_on_another_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match="must be the same to be drawn over each other"):
         write_overlay(volume, segment(other, np.zeros((2, 4, 4), np.uint8)), tmp_path / "overlay.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[:8])
+def test_planes_with_labels_are_found_in_every_orientation(orientation: str) -> None:
+    """The planes that hold labels are the same however the scan is stored, across every axis."""
+    volume, _ = scan()
+    labels = np.zeros(volume.geometry.shape, np.uint8)
+    labels[3, 5, 7] = labels[9, 6, 20] = LIVER.value
+    stack = make_stack(*turned(volume, segment(volume, labels), orientation))
+    for axis in range(3):
+        others = tuple({0, 1, 2} - {axis})
+        assert np.array_equal(find_touched(stack, axis), np.flatnonzero(stack.labels.any(axis=others)))
+
+
+def test_a_scan_in_a_file_gives_the_same_picture(tmp_path: Path) -> None:
+    """An overlay of a mapped scan is that of one in memory."""
+    volume, segmentation = scan()
+    volume.array.tofile(tmp_path / "scan")
+    mapped = np.memmap(tmp_path / "scan", volume.array.dtype, "r", shape=volume.array.shape)
+    write_overlay(volume, segmentation, tmp_path / "one.png")
+    write_overlay(replace(volume, array=mapped), segmentation, tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_centre_of_a_large_scan_is_near_the_true_one() -> None:
+    """Looking at every second voxel moves the panel by no more than a voxel; one tiny structure is still found."""
+    geometry = axial((6, 300, 280))
+    volume = Volume(np.zeros(geometry.shape, np.int16), geometry, "CT")
+    for box in ((slice(1, 4), slice(31, 200), slice(101, 150)), (slice(3, 4), slice(33, 34), slice(77, 78))):
+        labels = np.zeros(geometry.shape, np.uint8)
+        labels[box] = LIVER.value
+        stack = make_stack(volume, segment(volume, labels))
+        true = [np.average(np.arange(n), weights=np.count_nonzero(stack.labels, axis=tuple({0, 1, 2} - {a})))
+                for a, n in enumerate(stack.labels.shape)]  # fmt: skip
+        assert np.abs(np.subtract(find_centre(stack), true)).max() <= 1.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,24 @@ def test_csv_has_a_row_for_every_structure_and_empty_cells_for_the_unknown(tmp_p
     assert (left["code_value"], left["code_scheme"], left["cut_by_field_of_view"]) == ("64033007", "SCT", "true")
     assert [right[name] for name in ("voxels", "volume_ml", "intensity_mean", "intensity_sd")] == [""] * 4
     assert right["reason"] == "not found by the model"
+
+
+def test_confidence_is_a_column_or_a_reason(tmp_path: Path, made: tuple) -> None:
+    """Where there is a confidence map the mean stands in the table, else why there is none."""
+    geometry = axial((5, 10, 10), (3.0, 0.9, 0.7))
+    labels = np.zeros(geometry.shape, np.uint8)
+    labels[1:3] = 1
+    volume = Volume(labels, geometry, "CT")
+    certain = replace(segment(volume, labels), confidence=np.full(geometry.shape, 51, np.uint8))
+    for name, rows in (("with", measure(volume, certain)), ("without", made[0])):
+        write_measurements_csv(rows, tmp_path / f"{name}.csv")
+    found = {}
+    for name in ("with", "without"):
+        with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+            rows = [(row["mean_confidence"], row["confidence_reason"]) for row in csv.DictReader(stream)]
+        found[name] = rows
+    assert found["with"][:2] == [("0.2", ""), ("", "not found by the model")]
+    assert found["without"][0] == ("", "the segmentation has no confidence map")
 
 
 def test_csv_of_nothing_has_a_header(tmp_path: Path) -> None:

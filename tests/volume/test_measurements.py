@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -107,3 +109,36 @@ def test_labels_on_another_grid_are_refused() -> None:
     _, segmentation = pair(np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), Geometry(affine, (2, 2, 2)))
     with pytest.raises(GeometryError, match=r"up to 0\.5 mm away"):
         measure(volume, segmentation)
+
+
+@given(seed=st.integers(0, 99), axis=st.integers(0, 2))
+def test_confidence_is_the_mean_over_the_structure(seed: int, axis: int) -> None:
+    """The mean is that of the voxels of the structure, from 0 to 1; of one that is not there there is none."""
+    rng = np.random.default_rng(seed)
+    geometry = Geometry(np.eye(4), (4, 5, 16), slice_axis=axis)
+    labels = rng.choice([0, 1, 5], geometry.shape).astype(np.uint8)
+    confidence = rng.integers(0, 256, geometry.shape).astype(np.uint8)
+    segmentation = Segmentation(labels, geometry, TABLE, MADE, confidence)
+    first, absent, last = measure(Volume(labels, geometry, "CT"), segmentation)
+    assert first.mean_confidence == pytest.approx(confidence[labels == 1].mean() / 255)
+    assert last.mean_confidence == pytest.approx(confidence[labels == 5].mean() / 255)
+    assert (first.confidence_reason, absent.mean_confidence) == ("", None)
+    assert absent.confidence_reason == "not found by the model"
+
+
+def test_without_a_confidence_map_there_is_a_reason() -> None:
+    """No map gives no number, and says so."""
+    ones = np.ones((2, 2, 2))
+    row = measure(*pair(ones, ones, Geometry(np.eye(4), (2, 2, 2))))[0]
+    assert (row.mean_confidence, row.confidence_reason) == (None, "the segmentation has no confidence map")
+
+
+def test_a_scan_in_a_file_is_measured_like_one_in_memory(tmp_path: Path) -> None:
+    """Giving back pages during the sweep changes no number."""
+    rng = np.random.default_rng(1)
+    array, labels = rng.integers(-1000, 3000, (40, 512, 512), dtype=np.int16), np.zeros((40, 512, 512), np.uint8)
+    labels[3:37, 100:300, 50:400] = rng.choice(np.array([1, 2, 5], np.uint8), (34, 200, 350))
+    array.tofile(tmp_path / "scan")
+    mapped = np.memmap(tmp_path / "scan", np.int16, "r", shape=array.shape)
+    geometry = Geometry(np.eye(4), array.shape)
+    assert measure(*pair(mapped, labels, geometry)) == measure(*pair(array, labels, geometry))

@@ -72,3 +72,17 @@ def test_identity_is_of_the_job_not_of_the_run() -> None:
     assert replace(PROVENANCE, settings={"overlap": 0.25}).identity() != PROVENANCE.identity()
     other = replace(SOURCE, files=(SourceFile(Path("1.dcm"), "ac", "1.2.3"),))
     assert replace(PROVENANCE, source=other).identity() != PROVENANCE.identity()
+
+
+@pytest.mark.parametrize("confidence", [np.zeros((2, 3, 5), np.uint8), np.zeros((2, 3, 4), np.float32)])
+def test_confidence_of_another_shape_or_type_is_refused(confidence: np.ndarray) -> None:
+    """A confidence map is uint8 and has the shape of the labels."""
+    with pytest.raises(GeometryError, match=r"confidence has shape .* must be uint8 of the labels' shape \(2, 3, 4\)"):
+        Segmentation(np.zeros((2, 3, 4), np.uint8), GRID, TABLE, PROVENANCE, confidence)
+
+
+def test_another_record_keeps_the_confidence() -> None:
+    """Labels and confidence stay when the record changes."""
+    confidence = np.full((2, 3, 4), 9, np.uint8)
+    segmentation = Segmentation(np.ones((2, 3, 4), np.uint8), GRID, TABLE, PROVENANCE, confidence)
+    assert segmentation.with_provenance(replace(PROVENANCE, device="cuda:0")).confidence is confidence
