@@ -1,12 +1,24 @@
-"""From a scan to a tensor and back: grids, values, slices. Knows volumes and tensors, no files and no networks."""
+"""From a scan to a tensor and back: grids, values, slices, labels. Knows volumes and tensors, no files, no networks."""
 
+from effvit_med.transforms.axes import map_axes
 from effvit_med.transforms.intensity import Intensity, scale_intensity
-from effvit_med.transforms.pipeline import Prepared, Preprocess, prepare, prepare_labels, stack_neighbours
-from effvit_med.transforms.spatial import label_grid, map_axes, network_grid, resample, strided_grid
+from effvit_med.transforms.labelling import Labeller, label_grid
+from effvit_med.transforms.pipeline import (
+    Prepared,
+    PreparedRows,
+    Preprocess,
+    prepare,
+    prepare_labels,
+    stack_neighbours,
+)
+from effvit_med.transforms.resampling import resample
+from effvit_med.transforms.spatial import network_grid, strided_grid
 
 __all__ = [
     "Intensity",
+    "Labeller",
     "Prepared",
+    "PreparedRows",
     "Preprocess",
     "label_grid",
     "map_axes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,12 +14,17 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from effvit_med.errors import GeometryError, InputError, RefusedError, SettingsError
-from effvit_med.transforms.intensity import Intensity, scale_intensity
-from effvit_med.transforms.spatial import network_grid, resample
+from effvit_med.transforms.intensity import Intensity, measure_scale
+from effvit_med.transforms.resampling import BLOCK_VALUES, RowResampler, resample
+from effvit_med.transforms.spatial import network_grid
 from effvit_med.volume import Geometry, Volume
+from effvit_med.volume.pages import release_pages
 
 LARGEST_GRID = 1 << 30
 """Voxels of the largest grid that a scan is brought onto: two metres of 1 mm slices of 700 x 700."""
+
+HELD_VALUES = 1 << 25
+"""Voxels of the largest grid that is kept while its percentiles are found (128 MiB); above, it is made three times."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,53 @@ class Prepared:
     grid: Geometry
 
 
+class PreparedRows:
+    """A scan as a network sees it, a few rows at a time: what `prepare` gives, without ever holding all of it.
+
+    Args:
+        volume: the scan.
+        settings: how it is prepared.
+        device: where the rows come to lie.
+
+    Attributes:
+        grid: where all rows lie.
+        value_range: the smallest and the largest value of the scan, in its unit.
+        air: the scaled smallest value, for what lies outside the scan.
+
+    Raises:
+        InputError: if a value of the scan is not finite.
+        RefusedError: if the grid would be larger than any scan, as when a spacing in the header is wrong.
+    """
+
+    def __init__(self, volume: Volume, settings: Preprocess, device: torch.device | None = None) -> None:
+        self.grid = network_grid(volume.geometry, settings.orientation, settings.spacing_mm)
+        _check_size(self.grid, volume.geometry)
+        self.value_range = _value_range(volume.array)
+        self._rows = RowResampler(volume.array, volume.geometry, self.grid, self.value_range[0], device)
+        self._whole: Tensor | None = None
+        if settings.intensity.kind == "percentile" and math.prod(self.grid.shape) <= HELD_VALUES:
+            self._whole = self._rows.read(0, self.grid.shape[0])  # it is looked at several times
+        self._scale = measure_scale(self._parts, settings.intensity)
+        self.air = float(self._scale(torch.tensor([self.value_range[0]])))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The size of the grid."""
+        return self.grid.shape
+
+    def read(self, start: int, stop: int) -> Float[Tensor, "1 rows g1 g2"]:
+        """The scaled rows from ``start`` up to but not including ``stop`` of axis 0 of the grid."""
+        return self._scale(self._read(start, stop))[None]
+
+    def _read(self, start: int, stop: int) -> Tensor:
+        return self._rows.read(start, stop) if self._whole is None else self._whole[start:stop]
+
+    def _parts(self) -> Iterator[Tensor]:
+        rows = max(1, BLOCK_VALUES // (self.grid.shape[1] * self.grid.shape[2]))
+        for start in range(0, self.grid.shape[0], rows):
+            yield self._read(start, min(start + rows, self.grid.shape[0]))
+
+
 def prepare(volume: Volume, settings: Preprocess) -> Prepared:
     """A scan on the network's grid, in the network's range of values.
 
@@ -95,13 +148,28 @@ def prepare(volume: Volume, settings: Preprocess) -> Prepared:
         InputError: if a value of the scan is not finite.
         RefusedError: if the grid would be larger than any scan, as when a spacing in the header is wrong.
     """
-    if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():
-        count = int(np.count_nonzero(~np.isfinite(volume.array)))
-        raise InputError(f"{count} voxels of the scan are not finite; replace them, or read it with effvit_med.io.")
-    grid = network_grid(volume.geometry, settings.orientation, settings.spacing_mm)
-    _check_size(grid, volume.geometry)
-    values = resample(_as_tensor(volume.array), volume.geometry, grid, fill=float(volume.array.min()))
-    return Prepared(scale_intensity(values, settings.intensity)[None], grid)
+    rows = PreparedRows(volume, settings)
+    return Prepared(rows.read(0, rows.grid.shape[0]), rows.grid)
+
+
+def _value_range(array: npt.NDArray[Any]) -> tuple[float, float]:
+    """The smallest and the largest value, slice by slice.
+
+    Raises:
+        InputError: if a value is not finite.
+    """
+    low, high, wrong = math.inf, -math.inf, 0
+    rows = max(1, BLOCK_VALUES // max(1, array[0].size))
+    for start in range(0, len(array), rows):
+        part = array[start : start + rows]
+        if part.dtype.kind == "f" and not np.isfinite(part).all():
+            wrong += int(np.count_nonzero(~np.isfinite(part)))
+            continue
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        release_pages(array)
+    if wrong:
+        raise InputError(f"{wrong} voxels of the scan are not finite; replace them, or read it with effvit_med.io.")
+    return low, high
 
 
 def prepare_labels(

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effvit_med.transforms import label_grid, map_axes, network_grid, resample, strided_grid
-from effvit_med.transforms.spatial import interpolation_matrix
 from effvit_med.volume import Geometry
 from tests.geometries import ORIENTATIONS, geometries
 
@@ -74,22 +73,6 @@ def test_the_network_grid_is_regular_and_right_angled(geometry: Geometry, orient
     assert grid.spacing_mm == pytest.approx(spacing)
 
 
-@given(geometries(), spacings, st.integers(2, 4), st.integers(0, 10_000))
-def test_labels_are_those_of_interpolating_all_classes(geometry, spacing, classes: int, seed: int) -> None:
-    """Slab by slab and box by box gives, voxel for voxel, the argmax of all scores interpolated at full size."""
-    grid = network_grid(geometry, "SPL", tuple(max(s, max(geometry.spacing_mm) / 2) for s in spacing))
-    if np.prod(grid.shape) > 40_000:
-        return
-    scores = torch.from_numpy(np.random.default_rng(seed).standard_normal((classes, *grid.shape))).float()
-    labels = label_grid(scores, grid, geometry)
-    full = torch.stack([resample(score, grid, geometry) for score in scores]) if map_axes(geometry, grid) else None
-    if full is None:
-        return  # tilted: `test_tilted_labels_are_in_the_right_place` looks at it
-    top = full.topk(2, dim=0).values
-    clear = (top[0] - top[1]) > 1e-4  # within rounding of a tie either is right
-    assert (labels[clear] == full.argmax(dim=0)[clear]).all()
-
-
 @given(st.floats(-25, 25), st.sampled_from(ORIENTATIONS))
 def test_tilted_labels_are_in_the_right_place(tilt_degrees: float, orientation: str) -> None:
     """A half-space scored on the network's grid comes back as the same half-space on a tilted scan."""
@@ -103,14 +86,6 @@ def test_tilted_labels_are_in_the_right_place(tilt_degrees: float, orientation: 
     truth = _ramp(scan, normal)
     clear = truth.abs() > 0.02  # 2 mm from the border
     assert (labels[clear] == (truth > 0)[clear]).all()
-
-
-@given(st.integers(1, 40), st.integers(1, 60), st.floats(0.2, 5.0), st.floats(-3, 3))
-def test_interpolation_weights_are_an_average(size: int, count: int, step: float, start: float) -> None:
-    """Each row of the matrix has no negative weight and sums to one."""
-    matrix = interpolation_matrix(start + step * np.arange(count), size)
-    assert (matrix >= 0).all()
-    assert torch.allclose(matrix.sum(dim=1), torch.ones(count), atol=1e-5)
 
 
 def test_thinning_averages_noise() -> None:
