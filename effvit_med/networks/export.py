@@ -18,9 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
-from torch.utils._sympy.numbers import int_oo
-from torch.utils._sympy.value_ranges import ValueRanges
 
 from effvit_med.errors import OutputError, SettingsError
 from effvit_med.networks.weights import fold_batchnorm
@@ -52,7 +49,7 @@ class OnnxExport:
     dynamic: bool
 
 
-def export_program(network: nn.Module, example: Tensor, dynamic: bool = True) -> ExportedProgram:
+def export_program(network: nn.Module, example: Tensor, dynamic: bool = True) -> torch.export.ExportedProgram:
     """A network as a graph of torch operators, without its Python code.
 
     Args:
@@ -78,6 +75,8 @@ def export_program(network: nn.Module, example: Tensor, dynamic: bool = True) ->
     """
     _check_example(network, example)
     folded = fold_batchnorm(network).requires_grad_(requires_grad=False)
+    import torch.export  # with it come sympy and much else, which nobody needs who exports nothing
+
     free: Sequence[int] = (0, *range(2, example.dim())) if dynamic else ()
     if dynamic:
         shape = (_RECORDED_BATCH, example.shape[1], *_RECORDED_SIZES[: example.dim() - 2])
@@ -88,7 +87,7 @@ def export_program(network: nn.Module, example: Tensor, dynamic: bool = True) ->
             torch.enable_grad(),
         ):  # without, activations are recorded as written in place, which converters split up
             warnings.simplefilter("ignore")  # of torch to its own developers
-            shapes = (dict.fromkeys(free, Dim.AUTO),) if free else None
+            shapes = (dict.fromkeys(free, torch.export.Dim.AUTO),) if free else None
             program = torch.export.export(folded, (example,), dynamic_shapes=shapes)
     except (RuntimeError, ValueError) as error:
         raise SettingsError(f"{type(network).__name__} cannot be recorded as a graph: {error}") from error
@@ -152,13 +151,16 @@ def _check_example(network: nn.Module, example: Tensor) -> None:
         )
 
 
-def _free_axes(program: ExportedProgram, free: Sequence[int], name: str) -> None:
+def _free_axes(program: torch.export.ExportedProgram, free: Sequence[int], name: str) -> None:
     """Lets a program take sizes from 1 on.
 
     While recording, torch notes as conditions which axes had a single voxel, since these lie differently in memory. The
     operators do not mind, and our networks have no other branch. Upper limits are refused; what a module chooses below
     some size cannot be told from the layout and is lost.
     """
+    from torch.utils._sympy.numbers import int_oo
+    from torch.utils._sympy.value_ranges import ValueRanges
+
     image = program.graph_signature.user_inputs[0]
     shape = next(node.meta["val"].shape for node in program.graph.nodes if node.name == image)
     unlimited = {str(symbol) for symbol, sizes in program.range_constraints.items() if sizes.upper == int_oo}
@@ -171,7 +173,7 @@ def _free_axes(program: ExportedProgram, free: Sequence[int], name: str) -> None
     program._guards_code = []  # noqa: SLF001  the conditions; torch has no public way to drop them
 
 
-def _convert(program: ExportedProgram, outputs: tuple[str, ...], axes: tuple[str, ...]) -> Any:
+def _convert(program: torch.export.ExportedProgram, outputs: tuple[str, ...], axes: tuple[str, ...]) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch to its own developers
