@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-slow lint format train evaluate bench bench-networks wheel sample-data docs-images clean
+.PHONY: demo test test-slow lint format train evaluate bench bench-engine bench-networks wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; a few minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,onnx,openvino,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## segment the phantom that comes along and say what was made
@@ -50,10 +50,12 @@ $(VENV)/bench-installed: $(STAMP)
 bench-networks: $(VENV)/bench-installed ## our networks beside MONAI's and SegFormer (half an hour)
 	@$(BIN)/python -m benchmarks.networks
 
-bench: bench-networks ## every figure that the documentation quotes
+bench-engine: $(VENV)/bench-installed ## the engine step by step, beside MONAI and nnU-Net, every runtime (half an hour)
+	@$(BIN)/python -m benchmarks.engine
+
+bench: bench-networks bench-engine ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.published
 	@$(BIN)/python -m benchmarks.super_resolution
-	@$(BIN)/python -m benchmarks.engine
 	@$(BIN)/python -m benchmarks.accuracy
 	@$(BIN)/python -m benchmarks.dicom_seg
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ class _TorchRandom:
 
 _TORCH_RANDOM = _TorchRandom()  # hypothesis keeps a weak reference only
 register_random(_TORCH_RANDOM)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept from run to run is kept for this one only, also in processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFVIT_MED_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

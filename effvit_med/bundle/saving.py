@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 
 from effvit_med.bundle.metatensor import scan_of
 from effvit_med.engine.model import Model
-from effvit_med.engine.segmenter import describe_model, library_versions
+from effvit_med.engine.record import describe_model, library_versions
 from effvit_med.io import write_nifti, write_record
 from effvit_med.volume import Provenance, Segmentation, Source
 

@@ -1,8 +1,9 @@
 """The whole path, from a volume to a segmentation and from a folder to results."""
 
-from effvit_med.engine.batch import BatchResult, CaseResult, Job, segment_input
+from effvit_med.engine.batch import BatchResult, CaseResult, segment_input
 from effvit_med.engine.model import Model, read_model, shipped_bundle
-from effvit_med.engine.segmenter import Segmenter, segment
+from effvit_med.engine.results import Job
+from effvit_med.engine.segmenter import Segmenter, open_model, segment
 from effvit_med.engine.settings import OutputType, Remedy, Settings
 from effvit_med.engine.tiling import Tiling
 
@@ -16,6 +17,7 @@ __all__ = [
     "Segmenter",
     "Settings",
     "Tiling",
+    "open_model",
     "read_model",
     "segment",
     "segment_input",

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from effvit_med.engine.results import (
+    OUTPUT_FILES,
+    Job,
+    case_folder,
+    check_folder_is_free,
+    choose_output_types,
+    make_folder,
+    write_results,
+)
 from effvit_med.engine.segmenter import Cancelled, Progress, Segmenter
-from effvit_med.engine.settings import OutputType
+from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.errors import CancelledError, EffvitError, InputError, OutputError, RefusedError
 from effvit_med.io import (
     DicomSeries,
     NiftiFile,
-    ReadOptions,
-    SegOptions,
     SetAside,
     open_input,
     read_case,
-    why_no_dicom_seg,
-    write_dicom_seg,
-    write_measurements_csv,
-    write_measurements_json,
-    write_nifti,
-    write_overlay,
     write_record,
 )
-from effvit_med.transforms.spatial import SHEAR_TOLERANCE_DEGREES
-from effvit_med.volume import Finding, Segmentation, Step, Volume
+from effvit_med.volume import Finding
 from effvit_med.volume.measurements import Measurement, measure
 
 log = logging.getLogger(__name__)
@@ -43,33 +39,7 @@ Case = DicomSeries | NiftiFile
 DAMAGED = frozenset({"UNREADABLE", "EMPTY_FILE", "GIT_LFS_POINTER", "UNREADABLE_PIXELS"})
 """Codes of files that may have been slices of a series beside them."""
 
-OUTPUT_FILES = {
-    "dicom-seg": "segmentation.seg.dcm",
-    "nifti": "segmentation.nii.gz",
-    "labels": "segmentation.labels.json",
-    "measurements-csv": "measurements.csv",
-    "measurements-json": "measurements.json",
-    "overlay": "overlay.png",
-    "record": "record.json",
-}
-"""The names of the files of a case; a run replaces or removes all of them."""
-
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to write and how strictly to read.
-
-    Attributes:
-        output_types: what to write beside measurements, picture and record; None for all that the input allows.
-        read: which remedies the user asked for.
-        seg: how a DICOM SEG is written.
-    """
-
-    output_types: tuple[OutputType, ...] | None = None
-    read: ReadOptions = field(default_factory=ReadOptions)
-    seg: SegOptions = field(default_factory=SegOptions)
 
 
 @dataclass(frozen=True)
@@ -85,7 +55,8 @@ class CaseResult:
         outputs: the written files by kind.
         measurements: one row per structure.
         findings: what was noticed on the way.
-        seconds: wall time by phase.
+        seconds: wall time by step.
+        cpu_seconds: processor time of all threads by step.
     """
 
     case_id: str
@@ -97,6 +68,7 @@ class CaseResult:
     measurements: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,7 +130,7 @@ def segment_input(
         progress("find", 0, 1)
     with open_input(source, job.read) as found:
         find_s = time.perf_counter() - start
-        _make_folder(output)
+        make_folder(output)
         for aside in found.set_aside:
             level = logging.WARNING if aside.code in DAMAGED else logging.INFO
             log.log(level, "set aside %s: %s (%s)", aside.path.name, aside.reason, aside.code)
@@ -214,36 +186,40 @@ def _segment_case(
     task: _Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None
 ) -> CaseResult:
     tell = progress or (lambda *_: None)
-    start = time.perf_counter()
+    watch = Stopwatch()
     tell("read", 0, 1)
-    volume = read_case(task.case)
-    read_s = time.perf_counter() - start
-    _check_folder_is_free(task.output / task.case.case_id, volume)
-    kinds, left_out = _output_types(volume, task.job)
+    with watch("read"):
+        volume = read_case(task.case, task.job.read)
+    check_folder_is_free(task.output / task.case.case_id, volume)
+    kinds, left_out = choose_output_types(volume, task.job)
     segmentation = segmenter.segment(volume, progress, cancelled)
     provenance = segmentation.provenance
     provenance = replace(
         provenance,
-        steps=(Step("read", read_s), *provenance.steps),
+        steps=(*watch.steps(), *provenance.steps),
         findings=(*provenance.findings, *task.findings, *left_out),
     )
     segmentation = segmentation.with_provenance(provenance)
     for finding in provenance.findings:
         log.warning("%s: %s: %s", task.case.case_id, finding.code, finding.message)
-    start = time.perf_counter()
+    watch = Stopwatch()
     tell("write", 0, 1)
-    rows = measure(volume, segmentation)
-    with _case_folder(task.output, task.case.case_id) as (folder, final):
-        files, notes = _write_results(volume, segmentation, rows, folder, kinds, task.job)
+    with watch("measure"):
+        rows = measure(volume, segmentation)
+    with case_folder(task.output, task.case.case_id) as (folder, final):
+        job = replace(task.job, output_types=kinds)
+        files, notes = write_results(volume, segmentation, rows, folder, job, watch)
         provenance = replace(
             provenance,
-            steps=(*provenance.steps, Step("measure and write", time.perf_counter() - start)),
+            steps=(*provenance.steps, *watch.steps()),
             findings=(*provenance.findings, *(Finding("DICOM_SEG_NOTE", note) for note in notes)),
         )
         write_record(folder / OUTPUT_FILES["record"], provenance, files, rows)
     tell("write", 1, 1)
     for step in provenance.steps:
-        log.debug("%s: %s took %.2f s", task.case.case_id, step.name, step.seconds)
+        log.debug(
+            "%s: %s took %.2f s (%.2f s of processor)", task.case.case_id, step.name, step.seconds, step.cpu_seconds
+        )
     return CaseResult(
         task.case.case_id,
         "segmented",
@@ -252,6 +228,7 @@ def _segment_case(
         measurements=rows,
         findings=provenance.findings,
         seconds={step.name: round(step.seconds, 3) for step in provenance.steps},
+        cpu_seconds={step.name: round(step.cpu_seconds, 3) for step in provenance.steps},
     )
 
 
@@ -275,104 +252,3 @@ def _look_beside(case: Case, set_aside: tuple[SetAside, ...]) -> tuple[Finding, 
     named = ", ".join(sorted(damaged)[:5]) + (" ..." if len(damaged) > 5 else "")
     message = f"{len(damaged)} files beside the slices cannot be read ({named}); the ends of the scan may be missing."
     return (Finding("DAMAGED_FILES_BESIDE", message),)
-
-
-def _check_folder_is_free(folder: Path, volume: Volume) -> None:
-    """Refuse to write over the results of other input."""
-    try:
-        record = json.loads((folder / OUTPUT_FILES["record"]).read_text(encoding="utf-8"))
-        found = [file["sha256"] for file in record["source"]["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # no record, or none of ours
-    if volume.source and found != [file.sha256 for file in volume.source.files]:
-        raise RefusedError(
-            "OUTPUT_TAKEN",
-            f"{folder} holds the results of other files of the same name.",
-            "Choose another output folder, or remove that one.",
-        )
-
-
-def _output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...], tuple[Finding, ...]]:
-    """What to write for a volume, and a finding for what it cannot be written as.
-
-    Raises:
-        RefusedError: if the user asked for a type that the volume does not allow.
-    """
-    reasons: dict[OutputType, Finding] = {}
-    no_seg = why_no_dicom_seg(volume)
-    if no_seg:
-        reasons["dicom-seg"] = no_seg
-    if not volume.geometry.is_regular:
-        text = "NIfTI cannot hold slices at unequal distances, so there is no NIfTI file."
-        reasons["nifti"] = Finding("NOT_IN_NIFTI", text)
-    for kind in job.output_types or ():
-        if kind in reasons:
-            raise RefusedError(reasons[kind].code, reasons[kind].message, f"Leave out --output-type {kind}.")
-    possible: tuple[OutputType, ...] = ("dicom-seg", "nifti")
-    chosen = job.output_types or tuple(kind for kind in possible if kind not in reasons)
-    is_dicom = volume.source is not None and volume.source.kind == "DICOM"
-    findings = [*reasons.values()] if is_dicom and job.output_types is None else []
-    if "nifti" in chosen and volume.geometry.shear_degrees > SHEAR_TOLERANCE_DEGREES:
-        text = "The NIfTI file is sheared as the scan is; programs built on ITK refuse such files. Use the DICOM SEG."
-        findings.append(Finding("NIFTI_SHEARED", text))
-    return chosen, tuple(findings)
-
-
-def _write_results(
-    volume: Volume,
-    segmentation: Segmentation,
-    rows: tuple[Measurement, ...],
-    folder: Path,
-    kinds: tuple[OutputType, ...],
-    job: Job,
-) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Write all but the record; returns the files by kind, and what the DICOM writer had to repair."""
-    files: dict[str, Path] = {}
-    notes: tuple[str, ...] = ()
-    if "dicom-seg" in kinds:
-        files["dicom-seg"] = folder / OUTPUT_FILES["dicom-seg"]
-        notes = write_dicom_seg(segmentation, files["dicom-seg"], job.seg)
-    if "nifti" in kinds:
-        files["nifti"] = folder / OUTPUT_FILES["nifti"]
-        write_nifti(segmentation, files["nifti"])
-        files["labels"] = folder / OUTPUT_FILES["labels"]
-    files["measurements-csv"] = folder / OUTPUT_FILES["measurements-csv"]
-    write_measurements_csv(rows, files["measurements-csv"])
-    files["measurements-json"] = folder / OUTPUT_FILES["measurements-json"]
-    write_measurements_json(rows, files["measurements-json"], segmentation.provenance)
-    files["overlay"] = folder / OUTPUT_FILES["overlay"]
-    write_overlay(volume, segmentation, files["overlay"], rows)
-    return files, notes
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The output folder {folder} cannot be made: {error.strerror}. Choose another.") from error
-
-
-@contextmanager
-def _case_folder(output: Path, case_id: str) -> Iterator[tuple[Path, Path]]:
-    """A hidden folder to fill; at the end its files move into the case's own folder, the record last.
-
-    Files of an earlier run go; what else lies in the case's folder stays. On any error before the end nothing moves,
-    and the hidden folder goes.
-    """
-    final = output / case_id
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{case_id}.", suffix=".partial", dir=output))
-    except OSError as error:
-        raise OutputError(f"Nothing can be written into {output}: {error.strerror}. Choose another folder.") from error
-    try:
-        yield partial, final
-        _make_folder(final)
-        for name in OUTPUT_FILES.values():
-            if name == OUTPUT_FILES["record"] or not (partial / name).exists():
-                (final / name).unlink(missing_ok=True)  # of an earlier run: without a record the folder is not whole
-        for path in sorted(partial.iterdir(), key=lambda path: path.name == OUTPUT_FILES["record"]):
-            path.replace(final / path.name)
-    except OSError as error:
-        raise OutputError(f"Results of {case_id} cannot be written into {final}: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

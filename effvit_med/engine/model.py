@@ -7,7 +7,7 @@ A bundle is a folder in the layout of MONAI bundles. Everything needed to use it
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +37,9 @@ class ModelFile(BaseModel):
     version: str
     description: str = ""
     modalities: Annotated[tuple[str, ...], Field(description="DICOM Modality values the model was trained on")] = ()
-    weights: Annotated[str, Field(description="path of the weights from the bundle's folder")]
+    weights: Annotated[
+        str | tuple[str, ...], Field(description="path of the weights from the bundle's folder; several for folds")
+    ]
     network: Annotated[dict[str, Any], Field(description="arguments of effvit_med.networks.build_network")]
     preprocess: dict[str, Any]
     tiling: dict[str, Any]
@@ -53,11 +55,12 @@ class Model:
         version: its version.
         description: one sentence.
         modalities: DICOM Modality values it was trained on; empty if it does not matter.
-        weights: path of the weights file.
+        weights: path of the weights file; of folds, the first.
         network: arguments of `effvit_med.networks.build_network`.
         preprocess: how a scan becomes its input.
         tiling: how the grid is cut into windows.
         labels: what its outputs mean; class 0 is background, class i is the i-th row.
+        folds: paths of the weights of all folds, whose logits are averaged; one for a single network.
     """
 
     name: str
@@ -69,18 +72,33 @@ class Model:
     preprocess: Preprocess
     tiling: Tiling
     labels: LabelTable
+    folds: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folds", self.folds or (self.weights,))
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hex digest of the weights file.
+        """Hex digest of the weights file; of several, that of their digests one after another.
 
         Raises:
-            WeightsError: if the file cannot be read.
+            WeightsError: if a file cannot be read.
         """
-        try:
-            return hashlib.sha256(self.weights.read_bytes()).hexdigest()
-        except OSError as error:
-            raise WeightsError(f"The weights {self.weights} cannot be read: {error.strerror}.") from error
+        digests = [_digest(path) for path in self.folds]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def with_fold(self, number: int) -> Model:
+        """The model with only one of its folds.
+
+        Args:
+            number: of the fold, from 1.
+
+        Raises:
+            SettingsError: if there are not so many.
+        """
+        if not 1 <= number <= len(self.folds):
+            raise SettingsError(f"The fold is {number}; {self.name} has {len(self.folds)}, counted from 1.")
+        return replace(self, weights=self.folds[number - 1], folds=(self.folds[number - 1],))
 
     def values_of(self, classes: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         """The label values of classes: 0 for class 0, then those of the table's rows.
@@ -127,16 +145,26 @@ class Model:
         except TypeError as error:
             raise SettingsError(f"The network {self.network} of {self.name} cannot be built: {error}.") from error
 
-    def load_network(self) -> SegmentationNetwork:
+    def load_network(self, weights: Path | None = None) -> SegmentationNetwork:
         """The network with the bundle's weights, ready for inference.
+
+        Args:
+            weights: those of one fold; the first if None.
 
         Raises:
             SettingsError: if an argument is unknown or wrong.
             WeightsError: if the weights are missing or do not belong to the network.
         """
         network = self.build_network()
-        load_weights(network, self.weights)
+        load_weights(network, weights or self.weights)
         return network.eval()
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"The weights {path} cannot be read: {error.strerror}.") from error
 
 
 def shipped_bundle() -> Path:
@@ -182,16 +210,21 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
         raise SettingsError(f"{path}: {describe(error)}") from error
     labels = LabelTable.from_dicts(file.labels)
     _check_agreement(path, file, preprocess, labels)
+    named = (file.weights,) if isinstance(file.weights, str) else file.weights
+    folds = (Path(weights),) if weights else tuple(folder / name for name in named)
+    if not folds:
+        raise SettingsError(f"{path}: weights names no file; give at least one.")
     return Model(
         name=file.name,
         version=file.version,
         description=file.description,
         modalities=file.modalities,
-        weights=Path(weights) if weights else folder / file.weights,
+        weights=folds[0],
         network=file.network,
         preprocess=preprocess,
         tiling=tiling,
         labels=labels,
+        folds=folds,
     )
 
 

@@ -1,36 +1,48 @@
-"""Segmenting one volume: prepare, tile, run the network, blend, and label the scan's own grid."""
+"""Segmenting one volume as a stream: rows are prepared, run through the network, blended and labelled as they come."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
-import platform
-import time
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-import effvit_med
+from effvit_med.engine.contract import is_exported, read_contract
+from effvit_med.engine.memory import process_bytes
+from effvit_med.engine.mirroring import mirror_axes, mirrored
 from effvit_med.engine.model import Model, read_model
-from effvit_med.engine.scoring import Scoring, grid_stride, score_volume
+from effvit_med.engine.planning import CaseSize, Plan, PlanOptions, plan_run
+from effvit_med.engine.predictor import Predictor
+from effvit_med.engine.record import describe_device, describe_model, find_oddities, library_versions
+from effvit_med.engine.recovery import Recovering
+from effvit_med.engine.region import Box, BoxRows, find_body, find_organs
+from effvit_med.engine.scoring import Predict, Scoring, stream_scores
 from effvit_med.engine.settings import Settings
-from effvit_med.engine.tiling import Tiling, padded_size
+from effvit_med.engine.stopwatch import Stopwatch
+from effvit_med.engine.tiling import padded_size
 from effvit_med.errors import CancelledError, SettingsError
-from effvit_med.networks import fold_batchnorm
-from effvit_med.transforms import label_grid, prepare, strided_grid
-from effvit_med.volume import Finding, Provenance, Segmentation, Step, Volume
+from effvit_med.io.spill import make_scratch
+from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
+from effvit_med.volume import Finding, Geometry, Provenance, Segmentation, Step, Volume
+from effvit_med.volume.pages import lies_on_disk
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total)."""
 
 Cancelled = Callable[[], bool]
-"""Asked between tiles and slabs; True stops the run with CancelledError."""
+"""Asked between tiles; True stops the run with CancelledError."""
+
+GIB = 2**30
+
+CONFIDENCE_IN_MEMORY = 64 * 2**20
+"""Bytes of confidence above which it lies in a temporary file: more than 256 slices of 512 x 512."""
 
 
 def segment(
@@ -45,21 +57,38 @@ def segment(
 
     Args:
         volume: the scan.
-        bundle: folder of the bundle to use; None for the one that comes with effvit-med.
+        bundle: folder of the bundle or exported model to use; None for the one that comes with effvit-med.
         settings: what the user chose; None for the defaults.
         progress: called as progress(phase, done, total).
         cancelled: asked often; True stops the run.
 
     Returns:
-        Labels of the shape of the volume, with the bundle's label table and the record of how they were made.
+        Labels of the shape of the volume and how sure each is, with the bundle's label table and the record of how they
+        were made.
 
     Raises:
-        InputError: if the folder is no bundle.
+        InputError: if the folder is no bundle, or a value of the scan is not finite.
         SettingsError: if a setting is wrong or the device is not there.
         WeightsError: if the weights do not belong to the network.
+        RefusedError: if the scan is too large for the memory, or the network gives numbers that are not finite.
         CancelledError: if ``cancelled`` said so.
     """
-    return Segmenter(read_model(bundle), settings or Settings()).segment(volume, progress, cancelled)
+    return Segmenter(open_model(bundle), settings or Settings()).segment(volume, progress, cancelled)
+
+
+def open_model(bundle: Path | str | None = None) -> Model:
+    """What a bundle, or an exported model, says about its model.
+
+    Args:
+        bundle: the folder; None for the bundle that comes with effvit-med.
+
+    Raises:
+        InputError: if the folder is neither.
+        SettingsError: if a value in it is wrong.
+    """
+    if bundle is not None and is_exported(Path(bundle)):
+        return read_contract(Path(bundle)).to_model(Path(bundle))
+    return read_model(bundle)
 
 
 class Segmenter:
@@ -68,28 +97,76 @@ class Segmenter:
     Args:
         model: what the bundle says.
         settings: what the user chose.
+        keeps_freed_memory: what `effvit_med.engine.allocation.keep_freed_memory` returned, for the plan.
+
+    Attributes:
+        model: with one fold only where the settings ask for one.
+        settings: as given.
+        device: where the network runs.
+        scoring: how a grid is cut up, before any plan.
 
     Raises:
         SettingsError: if a setting is wrong or the device is not there.
         WeightsError: if the weights do not belong to the network.
     """
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, settings: Settings, *, keeps_freed_memory: bool = False) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        self.model = model
+        self.model = model if settings.fold is None else model.with_fold(settings.fold)
         self.settings = settings
         self.device = _choose_device(settings.device)
-        network = fold_batchnorm(model.load_network())
-        self._network = network.to(self.device)
-        padded_size((1, 1, 1), model.tiling.window, grid_stride(network.output_stride))
+        self._process_bytes = process_bytes()  # before weights and scans, which the plan counts by themselves
+        watch = Stopwatch()
+        with watch("load model"):
+            self._predictor = Predictor(self.model, settings, self.device)
+        self._loading = watch.steps()  # goes into the record of the first volume
+        self._keeps_freed_memory = keeps_freed_memory
+        padded_size((1, 1, 1), model.tiling.window, self._predictor.stride)
         overlap = model.tiling.overlap if settings.overlap is None else settings.overlap
         self.scoring = Scoring(
             preprocess=model.preprocess,
-            tiling=dataclasses.replace(model.tiling, overlap=overlap),
-            stride=grid_stride(network.output_stride),
+            tiling=replace(model.tiling, overlap=overlap),
+            stride=self._predictor.stride,
             batch_size=settings.batch_size,
         )
+
+    def plan(self, volume: Volume) -> Plan:
+        """What segmenting a volume will take, and what gives way where that is too much.
+
+        Args:
+            volume: the scan; only its sizes are looked at.
+
+        Raises:
+            RefusedError: ``NOT_ENOUGH_MEMORY``, if it does not fit whatever gives way.
+        """
+        preprocess, scoring = self.model.preprocess, self.scoring
+        whole = network_grid(volume.geometry, preprocess.orientation, preprocess.spacing_mm)
+        limit = None if self.settings.memory_gb is None else int(self.settings.memory_gb * GIB)
+        size = CaseSize(
+            shape=volume.geometry.shape,
+            item_bytes=volume.array.dtype.itemsize,
+            grid=padded_size(whole.shape, scoring.tiling.window, scoring.stride),
+            classes=self._predictor.classes,
+            stride=scoring.stride,
+            confidence=math.prod(volume.geometry.shape) <= CONFIDENCE_IN_MEMORY,
+            scan_in_memory=not lies_on_disk(volume.array),
+        )
+        options = PlanOptions(
+            device=self.device,
+            precision=self.settings.precision,
+            window=scoring.tiling.window,
+            overlap=scoring.tiling.overlap,
+            batch_size=scoring.batch_size,
+            spatial_dims=preprocess.spatial_dims,
+            slices_per_input=preprocess.slices_per_input,
+            smallest_window=self._predictor.smallest_window,
+            memory_limit_bytes=limit,
+            accelerator_limit_bytes=limit,
+            process_bytes=self._process_bytes,
+            keeps_freed_memory=self._keeps_freed_memory,
+        )
+        return plan_run(size, options, self._predictor.memory)
 
     def segment(
         self, volume: Volume, progress: Progress | None = None, cancelled: Cancelled | None = None
@@ -102,85 +179,122 @@ class Segmenter:
             cancelled: asked often; True stops the run.
 
         Returns:
-            Labels of the shape of the volume.
+            Labels and confidence of the shape of the volume.
 
         Raises:
+            InputError: if a value of the scan is not finite.
+            RefusedError: if the scan is too large for the memory, or the network gives numbers that are not finite.
             CancelledError: if ``cancelled`` said so.
         """
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        report = _Reporter(progress, cancelled)
-        steps: list[Step] = []
-        with _timed(steps, "prepare") as detail:
-            report("prepare", 0, 1)
-            prepared = prepare(volume, self.model.preprocess)
-            report("prepare", 1, 1)
-            detail.update(grid=list(prepared.grid.shape), spacing_mm=list(prepared.grid.spacing_mm))
-        with _timed(steps, "network") as detail:
-            scoring = self.scoring
-            scores = score_volume(prepared.values, self._predict, scoring, partial(report, "network"))
-            detail.update(overlap=scoring.tiling.overlap, stride=list(scoring.stride))
-        with _timed(steps, "label"):
-            grid = strided_grid(prepared.grid, scoring.stride)
-            labels = label_grid(scores, grid, volume.geometry, partial(report, "label"))
-        array = self.model.values_of(labels.numpy())
-        return Segmentation(array, volume.geometry, self.model.labels, self._provenance(volume, started, steps))
+        run = _Run(volume, datetime.now(UTC).isoformat(timespec="seconds"), _Reporter(progress, cancelled))
+        run.report("prepare", 0, 1)
+        with run.watch("prepare"):
+            rows = PreparedRows(volume, self.model.preprocess, self.device)
+        run.findings += find_oddities(volume, rows.value_range, self.model)
+        plan = self.plan(volume)
+        scoring = self._scoring_of(plan)
+        recovering = self._open(plan)
+        predict: Predict = recovering
+        if self.settings.mirror:
+            predict = mirrored(predict, mirror_axes(self.model, rows.grid))
+        run.report("prepare", 1, 1)
+        with self._inside(run, rows, predict, scoring) as (source, grid, limited):
+            values = self.model.values_of(np.arange(self._predictor.classes)).tolist()
+            confidence = make_scratch(volume.geometry.shape, np.uint8, CONFIDENCE_IN_MEMORY)
+            nodes = strided_grid(grid, scoring.stride)
+            labeller = Labeller(nodes, volume.geometry, values, limited=limited, confidence=confidence)
+            stream = stream_scores(
+                source, predict, scoring, run.watch, partial(run.report, "network"), plan.slab_device
+            )
+            for scores in stream:
+                with run.watch("label"):
+                    labeller.push(scores)
+        run.findings += [*plan.findings(), *recovering.findings]
+        run.details["prepare"] |= {"grid": list(rows.grid.shape), "spacing_mm": list(rows.grid.spacing_mm)}
+        run.details["network"] |= {
+            "window": list(scoring.tiling.window),
+            "overlap": scoring.tiling.overlap,
+            "stride": list(scoring.stride),
+            "batch_size": scoring.batch_size,
+            **self._predictor.describe(),
+            "plan": plan.to_dict(),
+        }
+        provenance = self._provenance(run, scoring)
+        with run.watch("check"):
+            result = Segmentation(labeller.labels, volume.geometry, self.model.labels, provenance, labeller.confidence)
+        result = result.with_provenance(replace(provenance, steps=self._steps(run)))
+        self._loading = ()
+        return result
 
-    @torch.inference_mode()
-    def _predict(self, tiles: Tensor) -> Tensor:
-        autocast = self.settings.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=autocast):
-            return self._network.logits(tiles.to(self.device))
+    def _open(self, plan: Plan) -> Recovering:
+        """The network as the plan has it, going on where memory runs out all the same."""
+        dims = self.model.preprocess.spatial_dims
+        predict = self._predictor.open(plan.window, plan.batch_size, plan.device)
+        cpu = torch.device("cpu")
+        fallback = None if plan.device == cpu else partial(self._predictor.open, plan.window, 1, cpu)
+        return Recovering(predict, self.scoring.stride[-dims:], self._predictor.smallest_window[-dims:], fallback)
 
-    def _provenance(self, volume: Volume, started: str, steps: list[Step]) -> Provenance:
-        findings = list(volume.source.findings) if volume.source else []
-        if self.model.modalities and volume.modality and volume.modality not in self.model.modalities:
-            known = ", ".join(self.model.modalities)
-            message = f"The modality is {volume.modality}; {self.model.name} was trained on {known} only."
-            findings.append(Finding("OTHER_MODALITY", message))
-        unusual = _look_at_values(volume, self.model)
-        if unusual:
-            findings.append(unusual)
+    def _scoring_of(self, plan: Plan) -> Scoring:
+        tiling = replace(self.scoring.tiling, window=plan.window)
+        return replace(self.scoring, tiling=tiling, batch_size=plan.batch_size)
+
+    @contextmanager
+    def _inside(
+        self, run: _Run, rows: PreparedRows, predict: Predict, scoring: Scoring
+    ) -> Iterator[tuple[PreparedRows | BoxRows, Geometry, bool]]:
+        """The rows to look at closely and their grid, and whether that is a part of the scan only."""
+        box = None
+        if self.settings.region != "whole":
+            with run.watch("region"):
+                if self.settings.region == "body":
+                    box = find_body(run.volume, rows.grid)
+                else:
+                    box = find_organs(run.volume, rows.grid, predict, scoring)
+        if box is None:
+            if self.settings.region != "whole":
+                text = f"No {self.settings.region} was found at low resolution, so the whole scan was segmented."
+                run.findings.append(Finding("REGION_NOT_FOUND", text))
+            yield rows, rows.grid, False
+            return
+        run.findings.append(_region_finding(self.settings.region, box, rows.grid))
+        run.details["region"] |= {"start": list(box.start), "stop": list(box.stop)}
+        yield BoxRows(rows, box), box.crop(rows.grid), True
+
+    def _provenance(self, run: _Run, scoring: Scoring) -> Provenance:
+        volume = run.volume
         return Provenance(
             bundle=self.model.name,
             bundle_version=self.model.version,
             weights_sha256=self.model.weights_sha256,
-            settings={**self.settings.that_change_labels(), **describe_model(self.model, self.scoring.tiling)},
+            settings={**self._decisive_settings(), **describe_model(self.model, scoring.tiling)},
             versions=library_versions(),
-            device=_describe_device(self.device),
-            started=started,
+            device=describe_device(self.device),
+            started=run.started,
             source=volume.source,
-            steps=tuple(steps),
-            findings=tuple(findings),
+            steps=self._steps(run),
+            findings=(*(volume.source.findings if volume.source else ()), *run.findings),
         )
 
+    def _steps(self, run: _Run) -> tuple[Step, ...]:
+        return (*self._loading, *run.watch.steps(run.details))
 
-def _look_at_values(volume: Volume, model: Model) -> Finding | None:
-    """A finding if the values of a scan use less than a tenth of the range that the model looks at: no CT does."""
-    intensity = model.preprocess.intensity
-    if intensity.kind != "window":
-        return None
-    low, high = float(volume.array.min()), float(volume.array.max())
-    seen = min(high, intensity.high) - max(low, intensity.low)
-    if seen >= 0.1 * (intensity.high - intensity.low):
-        return None
-    message = (
-        f"The values lie from {low:g} to {high:g}; {model.name} looks from {intensity.low:g} to {intensity.high:g}."
-    )
-    return Finding("UNUSUAL_VALUES", message)
+    def _decisive_settings(self) -> dict[str, Any]:
+        found = self.settings.that_change_labels()
+        return found | {"runtime": self._predictor.choice.name if self._predictor.choice else found["runtime"]}
 
 
-def describe_model(model: Model, tiling: Tiling) -> dict[str, Any]:
-    """The choices of a bundle that change the labels, as plain values for the record."""
-    preprocess = dataclasses.asdict(model.preprocess)
-    labels = model.labels.to_dicts()
-    return {"network": model.network, "preprocess": preprocess, **dataclasses.asdict(tiling), "labels": labels}
+@dataclass
+class _Run:
+    """What is gathered while a volume is segmented."""
 
+    volume: Volume
+    started: str
+    report: _Reporter
 
-def library_versions() -> dict[str, str]:
-    """The versions of effvit-med and of what computes and writes for it."""
-    names = ("torch", "numpy", "pydicom", "highdicom", "nibabel")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return {"effvit-med": effvit_med.__version__, "python": platform.python_version(), **versions}
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch()
+        self.findings: list[Finding] = []
+        self.details: dict[str, dict[str, Any]] = {"prepare": {}, "network": {}, "region": {}}
 
 
 class _Reporter:
@@ -197,13 +311,13 @@ class _Reporter:
             self._progress(phase, done, total)
 
 
-@contextmanager
-def _timed(steps: list[Step], name: str) -> Iterator[dict[str, Any]]:
-    """Append a step with its wall time; the dictionary it yields becomes the step's detail."""
-    detail: dict[str, Any] = {}
-    start = time.perf_counter()
-    yield detail
-    steps.append(Step(name, time.perf_counter() - start, detail))
+def _region_finding(kind: str, box: Box, grid: Geometry) -> Finding:
+    share = 100 * box.part_of(grid)
+    text = (
+        f"Only a box around the {kind}, {share:.0f} % of the grid, was segmented; it was found by a quick look at low "
+        "resolution, and everything outside it is background without having been looked at closely."
+    )
+    return Finding("REGION_ONLY", text)
 
 
 def _choose_device(name: str) -> torch.device:
@@ -220,7 +334,3 @@ def _choose_device(name: str) -> torch.device:
     if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise SettingsError(f"The device {name!r} is not on this machine; use auto or cpu.")
     return device
-
-
-def _describe_device(device: torch.device) -> str:
-    return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)

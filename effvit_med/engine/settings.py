@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from effvit_med.errors import SettingsError
 
 OutputType = Literal["dicom-seg", "nifti"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Runtime = Literal["auto", "eager", "compile", "onnx", "openvino", "tensorrt"]
+Region = Literal["whole", "body", "organs"]
 Remedy = Literal["gaps", "irregular", "duplicates"]
 
 
@@ -22,15 +25,32 @@ class Settings(BaseModel):
 
     device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N or mps")] = "auto"
     precision: Annotated[
-        Literal["float32", "bfloat16"],
-        Field(description="arithmetic of the network; bfloat16 is faster where supported"),
+        Precision, Field(description="arithmetic of the network; bfloat16 is faster where supported")
     ] = "float32"
+    runtime: Annotated[
+        Runtime,
+        Field(description="what runs the network; auto measures once on this machine and takes the fastest"),
+    ] = "eager"
     overlap: Annotated[
         float | None,
         Field(description="overlap of neighbouring tiles, 0 to 0.9; the bundle's own if not given", ge=0, le=0.9),
     ] = None
     batch_size: Annotated[int, Field(description="tiles that go through the network together", ge=1)] = 1
     threads: Annotated[int | None, Field(description="processor threads; all cores if not given", ge=1)] = None
+    memory_gb: Annotated[
+        float | None,
+        Field(description="memory to stay within, in GiB; four fifths of what is free if not given", gt=0),
+    ] = None
+    mirror: Annotated[
+        bool, Field(description="average over mirrored tiles too: more certain, several times slower")
+    ] = False
+    fold: Annotated[
+        int | None, Field(description="which of a bundle's several weights, from 1; the mean of all if not given", ge=1)
+    ] = None
+    region: Annotated[
+        Region,
+        Field(description="segment the whole scan, or a box around the body or organs, found by a quick pass"),
+    ] = "whole"
 
     @classmethod
     def from_values(cls, **values: Any) -> Settings:
@@ -46,7 +66,7 @@ class Settings(BaseModel):
 
     def that_change_labels(self) -> dict[str, Any]:
         """The settings that can change the result, for the record's identity."""
-        return self.model_dump(include={"precision", "overlap"})
+        return self.model_dump(include={"precision", "overlap", "runtime", "mirror", "fold", "region"})
 
 
 def describe(error: ValidationError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -96,3 +97,37 @@ def blending_weight(window: Size, flat_axes: tuple[int, ...] = ()) -> Float[Tens
         line = torch.ones(size) if axis in flat_axes else torch.exp(-0.5 * (places / (size / 8)) ** 2)
         weight = weight * line.reshape([-1 if axis == each else 1 for each in range(3)])
     return weight.clamp_min(1e-3)
+
+
+def blending_lines(
+    size: int, starts: Sequence[int], window: int, *, flat: bool = False
+) -> dict[int, Float[Tensor, "w"]]:
+    """How much each window counts along one axis, so that the shares of all windows sum to 1 at every voxel.
+
+    The weight of a voxel is the product of its three shares. Since windows stand on a grid, these products sum to 1 as
+    well: blended scores need no division, and no volume of weights is kept.
+
+    Args:
+        size: length of the axis, in voxels of the network's output.
+        starts: first voxel of each window; together they cover the axis.
+        window: length of a window.
+        flat: whether all voxels of a window count alike, as the slices of a 2D network do.
+
+    Returns:
+        For each start its (window,) shares, above 0.
+
+    Source:
+        The Gaussian importance map of Isensee et al., nnU-Net, Nature Methods 18 (2021), Online Methods, with a
+        deviation of an eighth of the window; here made to sum to 1 along each axis.
+
+    Examples:
+        >>> lines = blending_lines(6, [0, 2], 4)
+        >>> (lines[0][2:] + lines[2][:2]).tolist()
+        [1.0, 1.0]
+    """
+    places = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
+    line = torch.ones_like(places) if flat else torch.exp(-0.5 * (places / (window / 8)) ** 2)
+    total = torch.zeros(size, dtype=torch.float64)
+    for start in starts:
+        total[start : start + window] += line
+    return {start: (line / total[start : start + window]).float() for start in starts}

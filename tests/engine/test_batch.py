@@ -8,10 +8,12 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 
-from effvit_med.engine import Job, Segmenter, Settings, batch, read_model, segment_input
+from effvit_med.engine import Job, Segmenter, Settings, batch, read_model, results, segment_input
 from effvit_med.errors import CancelledError, InputError, OutputError
 from effvit_med.io import ReadOptions
 from effvit_med.volume import Volume
@@ -122,7 +124,7 @@ def test_a_fault_of_one_case_does_not_stop_the_others(
     source = tmp_path / "in"
     for name in ("ct_nonsquare", "ct_tilted"):
         shutil.copytree(sample_data / name, source / name)
-    write, calls = batch.write_dicom_seg, []
+    write, calls = results.write_dicom_seg, []
 
     def fail_once(*arguments: object) -> tuple[str, ...]:
         calls.append(arguments)
@@ -130,7 +132,7 @@ def test_a_fault_of_one_case_does_not_stop_the_others(
             raise OutputError("These headers cannot be used.")
         return write(*arguments)
 
-    monkeypatch.setattr(batch, "write_dicom_seg", fail_once)
+    monkeypatch.setattr(results, "write_dicom_seg", fail_once)
     result = segment_input(source, tmp_path / "out", segmenter, Job())
     assert [case.status for case in result.cases] == ["failed", "segmented"]
     assert result.exit_code == 1
@@ -145,11 +147,11 @@ def test_input_without_permission_does_not_stop_the_others(
         shutil.copytree(sample_data / name, source / name)
     read, calls = batch.read_case, []
 
-    def deny_once(case: object) -> Volume:
+    def deny_once(case: object, options: object = None) -> Volume:
         calls.append(case)
         if len(calls) == 1:
             raise InputError("This file may not be read.") from PermissionError(errno.EACCES, "denied")
-        return read(case)
+        return read(case, options)
 
     monkeypatch.setattr(batch, "read_case", deny_once)
     result = segment_input(source, tmp_path / "out", segmenter, Job())
@@ -253,3 +255,32 @@ def test_stopping_leaves_nothing_half_written(segmenter: Segmenter, sample_data:
     with pytest.raises(CancelledError):
         segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job(), cancelled=lambda: True)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_confidence_is_written_where_it_is_asked_for(
+    segmenter: Segmenter, sample_data: Path, tmp_path: Path
+) -> None:
+    """As NIfTI on the grid of the labels, with a value for every voxel; not otherwise."""
+    source = sample_data / "ct_nonsquare"
+    (plain,) = segment_input(source, tmp_path / "plain", segmenter, Job()).cases
+    (case,) = segment_input(source, tmp_path / "sure", segmenter, Job(confidence=True)).cases
+    assert "confidence" not in plain.outputs
+    labels, confidence = (nibabel.load(case.outputs[kind]) for kind in ("nifti", "confidence"))
+    assert confidence.shape == labels.shape
+    assert np.array_equal(confidence.affine, labels.affine)
+    assert len(np.unique(np.asarray(confidence.dataobj))) > 10
+
+
+def test_the_record_has_wall_and_processor_seconds_of_every_step(
+    segmenter: Segmenter, sample_data: Path, tmp_path: Path
+) -> None:
+    """Reading, preparing, network, labels and each file that is written, in the order in which they were done."""
+    (case,) = segment_input(sample_data / "ct_nonsquare", tmp_path, segmenter, Job()).cases
+    steps = json.loads(case.outputs["record"].read_text())["steps"]
+    names = [step["name"] for step in steps if step["name"] != "load model"]
+    assert names == [
+        "read", "prepare", "network", "stitch", "label", "check", "measure", "write dicom-seg", "write nifti",
+        "write tables", "write overlay",
+    ]  # fmt: skip
+    assert all(step["cpu_seconds"] >= 0 and step["seconds"] >= 0 for step in steps)
+    assert {step["name"]: step["cpu_seconds"] for step in steps} == pytest.approx(dict(case.cpu_seconds), abs=0.001)

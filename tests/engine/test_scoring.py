@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
-from effvit_med.engine.scoring import Scoring, grid_stride, score_volume
+from effvit_med.engine.scoring import HeldRows, Scoring, grid_stride, score_volume, stream_scores
 from effvit_med.engine.tiling import Tiling
 from effvit_med.transforms import Preprocess
 
@@ -89,3 +90,58 @@ def test_stopping_stops_between_windows() -> None:
 def test_a_2d_network_leaves_the_slices_alone(output, grid) -> None:
     """The grid's stride along the slices of a 2D network is 1."""
     assert grid_stride(output) == grid
+
+
+class _Counting(HeldRows):
+    """Rows that remember how often each was read."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__(values)
+        object.__setattr__(self, "reads", torch.zeros(values.shape[1], dtype=torch.int64))
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        self.reads[start:stop] += 1
+        return super().read(start, stop)
+
+
+@given(sizes, st.floats(0, 0.8))
+def test_each_row_is_prepared_once(size, overlap: float) -> None:
+    """Windows overlap, but what they share is not read again."""
+    rows = _Counting(torch.randn(1, *size))
+    scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8), overlap), (1, 1, 1))
+    list(stream_scores(rows, _pointwise, scoring))
+    assert rows.reads.tolist() == [1] * size[0]
+
+
+@given(st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9)), st.floats(0, 0.8))
+def test_rows_come_in_order_as_soon_as_no_window_touches_them(size, overlap: float) -> None:
+    """The stream has every row once, never more of them at a time than a window is long."""
+    values = torch.randn(1, *size)
+    scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8), overlap), (1, 1, 1))
+    parts = list(stream_scores(HeldRows(values), _pointwise, scoring))
+    assert max(map(len, parts)) <= 8
+    assert torch.cat(parts).shape[:3] == size
+    assert torch.allclose(torch.cat(parts)[..., 0], values[0], atol=1e-4)
+
+
+def test_scores_are_held_for_one_window_only() -> None:
+    """Ten times the rows take no more memory: the largest tensor that the stream makes stays the same."""
+
+    def largest(rows: int) -> int:
+        values = torch.zeros(1, 1, 8, 8).expand(1, rows, 8, 8)
+        scoring = Scoring(Preprocess(SPACING), Tiling((8, 8, 8), 0.5), (1, 1, 1))
+        sizes: list[int] = []
+
+        class Watch(TorchFunctionMode):
+            def __torch_function__(self, func, types, args=(), kwargs=None):
+                result = func(*args, **(kwargs or {}))
+                if isinstance(result, torch.Tensor) and result._base is None:
+                    sizes.append(result.untyped_storage().nbytes())
+                return result
+
+        with Watch():
+            for _ in stream_scores(HeldRows(values), _pointwise, scoring):
+                pass
+        return max(sizes)
+
+    assert largest(400) == largest(40)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effvit_med.engine import Segmenter, Settings, read_model, segment
-from effvit_med.errors import CancelledError, SettingsError
+from effvit_med.errors import CancelledError, RefusedError, SettingsError
+from effvit_med.networks import save_weights
 from effvit_med.training.phantom import make_case
 from effvit_med.volume import Geometry, Volume
 from tests.geometries import ORIENTATIONS
@@ -62,7 +65,7 @@ def test_the_record_says_how_the_labels_were_made(segmenter: Segmenter) -> None:
     assert provenance.settings["overlap"] == 0.5
     assert provenance.device == "cpu"
     assert provenance.versions["torch"]
-    assert [step.name for step in provenance.steps] == ["prepare", "network", "label"]
+    assert [step.name for step in provenance.steps] == ["prepare", "network", "stitch", "label", "check"]
 
 
 def test_another_modality_is_a_finding(segmenter: Segmenter) -> None:
@@ -86,11 +89,11 @@ def test_cancel_stops_the_run(segmenter: Segmenter) -> None:
 
 
 def test_progress_goes_through_the_phases(segmenter: Segmenter) -> None:
-    """Progress is told for preparing, the network and labelling, each up to its end."""
+    """Progress is told for preparing and for the windows, each up to its end."""
     calls: list[tuple[str, int, int]] = []
     segmenter.segment(SCAN, progress=lambda *call: calls.append(call))
     ends = {phase: done == total for phase, done, total in calls}
-    assert ends == {"prepare": True, "network": True, "label": True}
+    assert ends == {"prepare": True, "network": True}
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "mps:7"])
@@ -110,3 +113,60 @@ def test_bfloat16_agrees_with_float32(tiny_bundle: Path, segmenter: Segmenter) -
     """Half the bits, nearly the same labels."""
     half = Segmenter(read_model(tiny_bundle), Settings(device="cpu", precision="bfloat16"))
     assert np.mean(half.segment(SCAN).labels == segmenter.segment(SCAN).labels) > 0.9
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_does_not_change_the_labels(tiny_bundle: Path, threads: int) -> None:
+    """On a processor one thread and several give the same labels and the same confidence, voxel for voxel."""
+    before = torch.get_num_threads()
+    try:
+        one = Segmenter(read_model(tiny_bundle), Settings(device="cpu", threads=1)).segment(SCAN)
+        more = Segmenter(read_model(tiny_bundle), Settings(device="cpu", threads=threads)).segment(SCAN)
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(one.labels, more.labels)
+    assert np.array_equal(one.confidence, more.confidence)
+
+
+def test_every_voxel_has_a_confidence(segmenter: Segmenter) -> None:
+    """The confidence has the shape of the scan and is not the same everywhere."""
+    confidence = segmenter.segment(SCAN).confidence
+    assert confidence is not None
+    assert confidence.shape == SCAN.geometry.shape
+    assert len(np.unique(confidence)) > 10
+
+
+def test_mirrored_labels_agree_with_the_plain_ones(tiny_bundle: Path, segmenter: Segmenter) -> None:
+    """Averaging over mirrored tiles changes some labels and not most; the settings in the record say so."""
+    mirror = Segmenter(read_model(tiny_bundle), Settings(device="cpu", mirror=True)).segment(SCAN)
+    share = np.mean(mirror.labels == segmenter.segment(SCAN).labels)
+    assert 0.5 < share < 1
+    assert mirror.provenance.settings["mirror"] is True
+
+
+def test_the_plan_is_in_the_record(segmenter: Segmenter) -> None:
+    """What memory was planned stands with the network's step."""
+    steps = {step.name: step for step in segmenter.segment(SCAN).provenance.steps}
+    assert steps["network"].detail["plan"]["remedies"] == []
+    assert steps["network"].detail["runtime"] == "eager"
+    assert steps["network"].cpu_seconds > 0
+
+
+def test_a_scan_that_fits_no_memory_is_refused(tiny_bundle: Path) -> None:
+    """The error says what would be needed and what there is, before anything runs."""
+    small = Segmenter(read_model(tiny_bundle), Settings(device="cpu", memory_gb=0.01))
+    with pytest.raises(RefusedError, match=r"NOT_ENOUGH_MEMORY.*10\.2 MiB"):
+        small.segment(SCAN)
+
+
+def test_a_network_that_gives_no_numbers_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Weights that are not finite give an error, not labels."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    model = read_model(copy)
+    network = model.build_network()
+    with torch.no_grad():
+        next(iter(network.head.parameters())).fill_(float("nan"))
+    save_weights(network, model.weights, {})
+    with pytest.raises(RefusedError, match="NOT_FINITE"):
+        Segmenter(read_model(copy), Settings(device="cpu")).segment(SCAN)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effvit_med.engine.tiling import Tiling, blending_weight, padded_size, place_windows
+from effvit_med.engine.tiling import Tiling, blending_lines, blending_weight, padded_size, place_windows
 from effvit_med.errors import SettingsError
 
 sizes = st.tuples(*[st.integers(1, 40)] * 3)
@@ -82,3 +82,24 @@ def test_a_wrong_tiling_is_refused(window, overlap: float) -> None:
         SettingsError, match=str(overlap if window[0] else window).replace("(", r"\(").replace(")", r"\)")
     ):
         Tiling(window, overlap)
+
+
+@given(tilings(), st.booleans())
+def test_the_shares_of_all_windows_sum_to_one(drawn, flat: bool) -> None:
+    """At every voxel of an axis the windows' shares are above 0 and sum to 1."""
+    shape, tiling, stride = drawn
+    for axis in range(3):
+        size, window = shape[axis] // stride[axis], tiling.window[axis] // stride[axis]
+        starts = sorted({start[axis] // stride[axis] for start in place_windows(shape, tiling, stride)})
+        total = np.zeros(size)
+        for start, line in blending_lines(size, starts, window, flat=flat).items():
+            assert (line > 0).all()
+            total[start : start + window] += line.numpy()
+        assert np.allclose(total, 1, atol=1e-6)
+
+
+def test_the_middle_of_a_window_counts_more_than_its_end() -> None:
+    """Where two windows overlap, each rules in its own half."""
+    lines = blending_lines(12, [0, 4], 8)
+    assert (lines[0][4:6] > lines[4][0:2]).all()
+    assert (lines[0][6:8] < lines[4][2:4]).all()

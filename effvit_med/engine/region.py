@@ -1,0 +1,174 @@
+"""Region of interest: a box found by a quick look at low resolution, inside which the network then looks closely."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from scipy import ndimage
+from torch import Tensor
+
+from effvit_med.engine.scoring import Predict, RowSource, Scoring, stream_scores
+from effvit_med.engine.tiling import Size
+from effvit_med.transforms import PreparedRows, network_grid, strided_grid
+from effvit_med.transforms.resampling import RowResampler
+from effvit_med.volume import Geometry, Volume
+
+BODY_SPACING_MM = 6.0
+"""The grid on which the body is looked for."""
+
+BODY_MARGIN_MM = 10.0
+"""How far the box reaches beyond the body that was found."""
+
+ORGANS_COARSER = 2.0
+"""How many times coarser than the network's grid the organs are looked for."""
+
+ORGANS_MARGIN_MM = 25.0
+"""How far the box reaches beyond the organs that were found: a coarse look misses thin ends."""
+
+_AIR_HU = -300.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a grid.
+
+    Attributes:
+        start: first index along each axis.
+        stop: index behind the last along each axis.
+    """
+
+    start: Size
+    stop: Size
+
+    @property
+    def shape(self) -> Size:
+        """Voxels along each axis."""
+        a, b, c = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
+        return a, b, c
+
+    def part_of(self, grid: Geometry) -> float:
+        """Its share of the voxels of a grid."""
+        return math.prod(self.shape) / math.prod(grid.shape)
+
+    def crop(self, grid: Geometry) -> Geometry:
+        """The geometry of the part."""
+        affine = grid.affine.copy()
+        steps = np.array(self.start, dtype=np.float64)
+        offsets = grid.slice_offsets
+        if offsets is not None:
+            axis = grid.slice_axis
+            steps[axis] = offsets[self.start[axis]]
+            kept = offsets[self.start[axis] : self.stop[axis]]
+            offsets = tuple(offset - kept[0] for offset in kept)
+        affine[:3, 3] += affine[:3, :3] @ steps
+        return replace(grid, affine=affine, shape=self.shape, slice_offsets=offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class BoxRows:
+    """The rows of a prepared volume inside a box.
+
+    Attributes:
+        rows: those of the whole volume.
+        box: the part.
+    """
+
+    rows: RowSource
+    box: Box
+
+    @property
+    def shape(self) -> Size:
+        """The size of the box."""
+        return self.box.shape
+
+    @property
+    def air(self) -> float:
+        """The value of what lies outside the scan."""
+        return self.rows.air
+
+    def read(self, start: int, stop: int) -> Float[Tensor, "channels rows g1 g2"]:
+        """Rows of the box, from ``start`` up to but not including ``stop``."""
+        first, (_, b, c), (_, e, f) = self.box.start[0], self.box.start, self.box.stop
+        return self.rows.read(first + start, first + stop)[:, :, b:e, c:f]
+
+
+def find_body(volume: Volume, grid: Geometry) -> Box | None:
+    """The box around the body: the largest connected part that is not air, seen at 6 mm.
+
+    Air is what lies below -300 HU in a CT, elsewhere what lies below Otsu's threshold.
+
+    Args:
+        volume: the scan.
+        grid: the network's grid for it.
+
+    Returns:
+        A box of the grid with a margin of 10 mm, or None if nothing was found.
+    """
+    spacing = tuple(max(BODY_SPACING_MM, each) for each in volume.geometry.spacing_mm)
+    coarse = network_grid(volume.geometry, None, (spacing[0], spacing[1], spacing[2]))
+    values = RowResampler(volume.array, volume.geometry, coarse).read(0, coarse.shape[0]).numpy()
+    threshold = _AIR_HU if volume.modality == "CT" else _otsu(values)
+    parts, count = ndimage.label(values > threshold)
+    if not count:
+        return None
+    sizes = np.bincount(parts.ravel())
+    return _box_around(parts == 1 + int(np.argmax(sizes[1:])), coarse, grid, BODY_MARGIN_MM)
+
+
+def find_organs(volume: Volume, grid: Geometry, predict: Predict, scoring: Scoring) -> Box | None:
+    """The box around all structures that the network itself finds on a grid twice as coarse as its own.
+
+    Args:
+        volume: the scan.
+        grid: the network's grid for it.
+        predict: the network.
+        scoring: how the grid is cut up.
+
+    Returns:
+        A box of the grid with a margin of 25 mm, or None if nothing was found.
+    """
+    spacing = tuple(each * ORGANS_COARSER for each in grid.spacing_mm)
+    coarse = replace(scoring.preprocess, spacing_mm=(spacing[0], spacing[1], spacing[2]))
+    rows = PreparedRows(volume, coarse)
+    tiling = replace(scoring.tiling, overlap=0.0)
+    found = [
+        scores.argmax(dim=-1) > 0
+        for scores in stream_scores(rows, predict, replace(scoring, preprocess=coarse, tiling=tiling))
+    ]
+    mask = torch.cat(found).numpy()
+    return _box_around(mask, strided_grid(rows.grid, scoring.stride), grid, ORGANS_MARGIN_MM) if mask.any() else None
+
+
+def _box_around(mask: npt.NDArray[np.bool_], place: Geometry, grid: Geometry, margin_mm: float) -> Box:
+    """The voxels of a grid within a margin of the true voxels of a mask that lies elsewhere."""
+    places = np.argwhere(mask)
+    low, high = places.min(axis=0) - 0.5, places.max(axis=0) + 0.5
+    corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, 8).T
+    index = grid.world_to_index(place.index_to_world(corners))
+    margin = margin_mm / np.array(grid.spacing_mm)
+    last = np.array(grid.shape)
+    start = np.clip(np.floor(index.min(axis=0) - margin).astype(int), 0, last - 1)
+    stop = np.clip(np.ceil(index.max(axis=0) + margin).astype(int) + 1, start + 1, last)
+    (a, b, c), (d, e, f) = start.tolist(), stop.tolist()
+    return Box((a, b, c), (d, e, f))
+
+
+def _otsu(values: npt.NDArray[np.float32]) -> float:
+    """The threshold between two groups of values whose means are furthest apart.
+
+    Source:
+        Otsu, A threshold selection method from gray-level histograms, IEEE Transactions SMC 9 (1979), equation 18.
+    """
+    counts, edges = np.histogram(values, bins=256)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * middles)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(edges[1 + int(np.nanargmax(np.where(above > 0, between, -1)))])
