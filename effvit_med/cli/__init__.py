@@ -1,0 +1,36 @@
+"""The command line: parse, call the engine, show. Logs go to stderr, results to files, one JSON line to stdout.
+
+Exit codes: 0 all right, 1 failed, 2 usage, 3 some cases refused, 130 stopped by the user.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import click
+
+from effvit_med.cli import catalogue, deploying  # noqa: F401  a command is there once its module is loaded
+from effvit_med.cli.app import commands
+from effvit_med.cli.running import OUTPUT_TYPES, REMEDIES
+from effvit_med.cli.segmenting import demo, segment
+from effvit_med.errors import EffvitError
+
+__all__ = ["OUTPUT_TYPES", "REMEDIES", "commands", "demo", "main", "segment"]
+
+
+def main() -> None:
+    """Run the command line; errors become one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        code = commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped by the user; finished cases stay, nothing half written is left.", err=True)
+        code = 130
+    except EffvitError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,20 @@
+"""The group that all commands belong to, and the options that several share."""
+
+from __future__ import annotations
+
+import click
+
+from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
+from effvit_med import __version__
+
+BUNDLE_HELP = "folder of a bundle or of an exported model; the one that comes along if not given"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=NOTICE)
+@click.version_option(__version__, prog_name="effvit-med")
+def commands() -> None:
+    """Segment medical scans with EfficientViT, on this machine.
+
+    A DICOM study or a NIfTI file in; DICOM SEG, NIfTI, measurements, a picture and a record out. Nothing leaves this
+    machine. Research use only, not for clinical use.
+    """
