@@ -4,6 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+NNUNET := $(VENV)/nnunet
 STAMP := $(VENV)/installed
 
 .PHONY: demo test test-slow lint format train evaluate bench bench-engine bench-networks wheel sample-data docs-images clean
@@ -50,7 +51,15 @@ $(VENV)/bench-installed: $(STAMP)
 bench-networks: $(VENV)/bench-installed ## our networks beside MONAI's and SegFormer (half an hour)
 	@$(BIN)/python -m benchmarks.networks
 
-bench-engine: $(VENV)/bench-installed ## the engine step by step, beside MONAI and nnU-Net, every runtime (half an hour)
+# nnU-Net brings thirty packages, among them builds of torchvision that do not fit every torch: it gets a corner of its own
+$(NNUNET)/installed: $(STAMP)
+	@$(BIN)/python -m venv $(NNUNET)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(NNUNET)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth"
+	@$(NNUNET)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt nnunetv2==2.8.1
+	@touch $@
+
+bench-engine: $(VENV)/bench-installed $(NNUNET)/installed ## the engine beside MONAI and nnU-Net, in every runtime (half an hour)
 	@$(BIN)/python -m benchmarks.engine
 
 bench: bench-networks bench-engine ## every figure that the documentation quotes

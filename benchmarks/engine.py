@@ -1,278 +1,345 @@
-"""How long a CT of 300 slices of 512 x 512 takes from files to files, phase by phase, and how much memory.
+"""What inference costs: our engine by steps, beside MONAI and nnU-Net, in every runtime, against the machine's peak.
 
-Run from the repository's root: ``python -m benchmarks.engine`` (``--shape 300 512 512``, ``--repeats 3``). Every
-repeat runs in a process of its own, as a call of the command line does; the scan lies in a temporary folder. The
-medians over the repeats are kept. "Outside the network" is everything but the network's own pass over the tiles.
+Run from the repository's root: ``make bench-engine``, or ``python -m benchmarks.engine``. The scan is a generated CT of
+300 slices of 512 x 512. Each measurement runs in a process of its own, on one thread where CPU seconds are told.
+Answers are kept as they come: ``--resume`` goes on with an interrupted run. ``--only path peers`` measures some of the
+tables, ``--quick`` all of them on a tiny scan, to see that they run. A peer or a runtime that is not installed is named
+as such.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
-import multiprocessing
-import pkgutil
-import resource
-import statistics
+import json
+import os
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import numpy as np
 import torch
 
-from benchmarks.report import describe_circumstances, make_table, write_report
-from benchmarks.scans import Shape, attach_labels, make_large_scan, write_series
-from effvit_med.engine import Job, Segmenter, Settings, read_model, segment_input
-from effvit_med.io import SegOptions, open_input, read_case, write_dicom_seg
+from benchmarks.engine_bundle import Kind
+from benchmarks.engine_process import ChildFailedError, run_alone
+from benchmarks.engine_report import to_markdown
+from benchmarks.report import RESULTS, Circumstances, describe_circumstances, write_report
+from benchmarks.scans import Shape
 
-SPACING_MM = (1.0, 0.8, 0.8)
-TEMPLATE = Path(__file__).parents[1] / "sample_data" / "ct_axial" / "IM0001.dcm"
-NETWORK = "network"
-ALL = "all"
+TABLES = ("path", "length", "peers", "runtimes", "peak", "gpu")
 
-PARTS = (
-    ("find files, read headers", "effvit_med.engine.batch", "open_input"),
-    ("read pixels", "effvit_med.engine.batch", "read_case"),
-    ("prepare", "effvit_med.engine.segmenter", "prepare"),
-    (NETWORK, "effvit_med.engine.segmenter", "score_volume"),
-    ("label", "effvit_med.engine.segmenter", "label_grid"),
-    ("check labels", "effvit_med.volume:Segmentation", "__post_init__"),
-    ("measure", "effvit_med.engine.batch", "measure"),
-    ("write DICOM SEG", "effvit_med.engine.batch", "write_dicom_seg"),
-    ("write NIfTI", "effvit_med.engine.batch", "write_nifti"),
-    ("write tables", "effvit_med.engine.batch", "write_measurements_csv"),
-    ("write tables", "effvit_med.engine.batch", "write_measurements_json"),
-    ("write overlay", "effvit_med.engine.batch", "write_overlay"),
-    ("write record", "effvit_med.engine.batch", "write_record"),
-)
-"""Phase, module or class, and the name in it through which the engine calls it."""
+CASE = "benchmarks.engine_case:"
 
+CPU = {"device": "cpu", "threads": 1}
+NNUNET = Path(sys.prefix) / "nnunet" / "bin" / "python"
+"""The interpreter that the Makefile gives nnU-Net; the usual one where it is not there."""
 
-class Stopwatch:
-    """Wall and CPU seconds by phase; the CPU time is that of all threads of the process."""
-
-    def __init__(self) -> None:
-        self.wall: dict[str, float] = defaultdict(float)
-        self.cpu: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a phase."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            yield
-        finally:
-            self.wall[name] += time.perf_counter() - wall
-            self.cpu[name] += time.process_time() - cpu
-
-    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with its time added to a phase; of one made by ``contextmanager``, the time to enter."""
-        is_context = inspect.isgeneratorfunction(inspect.unwrap(function))
-
-        @wraps(function)
-        def timed(*args: Any, **options: Any) -> Any:
-            with self.phase(name):
-                result = function(*args, **options)
-                if not is_context:
-                    return result
-                stack = ExitStack()
-                entered = stack.enter_context(result)
-            return _entered(stack, entered)
-
-        return timed
-
-    @contextmanager
-    def watching(self, parts: Sequence[tuple[str, str, str]]) -> Iterator[None]:
-        """Time the named functions of the engine within the block."""
-        with ExitStack() as stack:
-            for name, where, function in parts:
-                holder = pkgutil.resolve_name(where)
-                stack.enter_context(patch.object(holder, function, self.wrap(name, getattr(holder, function))))
-            yield
-
-
-@contextmanager
-def _entered(stack: ExitStack, value: Any) -> Iterator[Any]:
-    with stack:
-        yield value
+SAMPLE = Path(__file__).parents[1] / "sample_data" / "ct_axial"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One repeat.
+class Sizes:
+    """How large everything is that is measured.
 
     Attributes:
-        wall: seconds by phase; ``all`` is the whole, without loading the model.
-        cpu: CPU seconds by phase, of all threads.
-        steps: wall seconds by phase as the record of the case says them.
-        loaded_gib: the largest resident memory of the process before the scan was touched: Python, torch, the model.
-        peak_gib: the same at the end.
+        shape: slices, rows, columns of the scan.
+        lengths: slices, for the table of memory over length.
+        many: the part of the scan on which the peers run with 105 classes: more does not fit into 24 GiB with MONAI.
+        repeats: processes for each row of the main table; their median is told.
+        window: voxels of a window along each axis.
+        quick: whether only the way is tried.
     """
 
-    wall: Mapping[str, float]
-    cpu: Mapping[str, float]
-    steps: Mapping[str, float]
-    loaded_gib: float
-    peak_gib: float
+    shape: Shape = (300, 512, 512)
+    lengths: tuple[int, ...] = (300, 600, 1200)
+    many: Shape = (144, 256, 256)
+    repeats: int = 3
+    window: int = 96
+    quick: bool = False
+
+    def kind(self, classes: int, stride: int = 4, structured: bool = True) -> Kind:
+        """A bundle with the window of these sizes.
+
+        Args:
+            classes: how many.
+            stride: of the decoder.
+            structured: or random weights.
+        """
+        return Kind(classes, stride, structured, self.window)
 
 
-def peak_memory_gib() -> float:
-    """The largest resident memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+QUICK = Sizes(shape=(16, 64, 64), lengths=(16, 24), many=(12, 48, 48), repeats=1, window=32, quick=True)
 
 
-def write_scan(folder: Path, shape: Shape, seed: int) -> float:
-    """Write the scan as DICOM into ``folder/ct`` and its exact labels as ``labels.npy``; returns the size in MB."""
-    volume, labels = make_large_scan(shape, SPACING_MM, seed)
-    write_series(volume, TEMPLATE, folder / "ct")
-    np.save(folder / "labels.npy", labels)
-    return sum(path.stat().st_size for path in (folder / "ct").iterdir()) / 1e6
+@dataclass
+class Work:
+    """The answers so far, kept in a file, and the folder with scans and bundles.
 
-
-def time_path(folder: Path, settings: Settings, bundle: Path | None) -> Run:
-    """Time the whole path once, in this process.
-
-    Raises:
-        RuntimeError: if the scan was not segmented.
+    Attributes:
+        sizes: of the run.
+        folder: for scans and bundles; they are made when first wanted.
+        path: of the file with the answers.
+        found: the answers by table and row.
+        tried: bundles that segmented something already.
     """
-    watch = Stopwatch()
-    with watch.phase("load the model"):
-        segmenter = Segmenter(read_model(bundle), settings)
-    loaded_gib = peak_memory_gib()
-    with tempfile.TemporaryDirectory() as output, watch.watching(PARTS), watch.phase(ALL):
-        result = segment_input(folder / "ct", Path(output), segmenter, Job())
-    case = result.cases[0]
-    if case.status != "segmented":
-        raise RuntimeError(f"{case.status}: {case.code} {case.message}")
-    return Run(dict(watch.wall), dict(watch.cpu), dict(case.seconds), loaded_gib, peak_memory_gib())
+
+    sizes: Sizes
+    folder: Path
+    path: Path
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tried: set[Kind] = field(default_factory=set)
+
+    def load(self) -> None:
+        """Take up what an earlier run left.
+
+        Raises:
+            SystemExit: if that was of other sizes.
+        """
+        if not self.path.exists():
+            return
+        content = json.loads(self.path.read_text(encoding="utf-8"))
+        if content["sizes"] != json.loads(json.dumps(asdict(self.sizes))):
+            raise SystemExit(f"{self.path.name} was made with {content['sizes']}; resume it so, or delete it.")
+        self.found = content["found"]
+
+    def measure(self, table: str, row: str, task: Callable[[], dict[str, Any]]) -> None:
+        """Run a measurement unless its answer is there; where its process dies, the answer says so.
+
+        Args:
+            table: its name.
+            row: name of the row.
+            task: runs it.
+        """
+        rows = self.found.setdefault(table, {})
+        if row in rows and "failed" not in rows[row]:
+            return
+        say(f"{table}: {row}")
+        start = time.perf_counter()
+        try:
+            rows[row] = task()
+        except ChildFailedError as error:
+            lines = str(error).strip().splitlines()
+            rows[row] = {"failed": f"{lines[0]} ({lines[-1]})"[:300]}
+            say(f"    {error}")
+        say(f"    {time.perf_counter() - start:.0f} s")
+        content = {"sizes": asdict(self.sizes), "found": self.found}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".part")
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        beside.replace(self.path)
+
+    def scan(self, shape: Shape, part: Shape | None = None) -> Path:
+        """The folder of a scan.
+
+        Args:
+            shape: slices, rows, columns.
+            part: the middle that is kept; all if None.
+        """
+        folder = self.folder / ("x".join(map(str, part or shape)) + ("_part" if part else ""))
+        if not (folder / "ct.nii.gz").exists():
+            say(f"making a scan of {part or shape}")
+            folder.mkdir(parents=True, exist_ok=True)
+            run_alone(CASE + "make_scan", {"folder": str(folder), "shape": shape, "part": part})
+        return folder
+
+    def bundle(self, kind: Kind) -> str:
+        """The folder of a temporary bundle; the usual ones are made together.
+
+        Each has segmented the sample case once: what is compiled or counted once for a machine and a bundle, and kept
+        in the cache folder, is not measured.
+
+        Args:
+            kind: of the bundle.
+        """
+        folder = self.folder / "bundles"
+        wanted = [kind, *(self.sizes.kind(classes) for classes in (3, 14, 105))]
+        if not (folder / kind.name / "configs" / "model.yaml").exists():
+            say(f"making the bundle {kind.name}")
+            run_alone(CASE + "make_bundles", {"folder": str(folder), "kinds": [asdict(each) for each in wanted]})
+        if kind not in self.tried:
+            self.tried.add(kind)
+            source = str(SAMPLE)
+            request = {"bundle": str(folder / kind.name), "source": source, "settings": CPU, "cases": ["nifti"]}
+            run_alone(CASE + "run_path", request)
+        return str(folder / kind.name)
 
 
-def time_alone(folder: Path, settings: Settings, bundle: Path | None) -> Run:
-    """Time reading, and writing the exact labels as DICOM SEG of both kinds, without any network."""
-    table = read_model(bundle).labels
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    watch, loaded_gib = Stopwatch(), peak_memory_gib()
-    with watch.phase("read only"), open_input(folder / "ct") as found:
-        volume = read_case(found.cases[0])
-    segmentation = attach_labels(volume, np.load(folder / "labels.npy"), table)
-    with tempfile.TemporaryDirectory() as output:
-        with watch.phase("write SEG only, binary"):
-            write_dicom_seg(segmentation, Path(output) / "binary.dcm", SegOptions("binary"))
-        with watch.phase("write SEG only, labelmap"):
-            write_dicom_seg(segmentation, Path(output) / "labelmap.dcm", SegOptions("labelmap"))
-    return Run(dict(watch.wall), dict(watch.cpu), {}, loaded_gib, peak_memory_gib())
+def measure_path(work: Work) -> None:
+    """The whole path with 3, 14 and 105 classes: cold, warm, and with a DICOM SEG.
+
+    Args:
+        work: takes the answers.
+    """
+    sizes = work.sizes
+    usual = ["nifti", "nifti", "nifti and dicom-seg"]
+    rows = [(sizes.kind(classes), 1, repeat) for repeat in range(sizes.repeats) for classes in (3, 14, 105)]
+    if not sizes.quick:
+        rows += [(sizes.kind(classes, 2), 1, 0) for classes in (14, 105)]
+        rows += [(sizes.kind(classes, 4, False), 1, 0) for classes in (14, 105)]
+        rows += [(sizes.kind(classes), 0, 0) for classes in (14, 105)]
+    for kind, threads, repeat in rows:
+        name = f"{kind.name} {'one thread' if threads else 'all cores'} {repeat}"
+
+        def run(kind: Kind = kind, threads: int = threads) -> dict[str, Any]:
+            settings: dict[str, Any] = {"device": "cpu", **({"threads": threads} if threads else {})}
+            source = str(work.scan(sizes.shape) / "ct")
+            request = {"bundle": work.bundle(kind), "source": source, "settings": settings, "cases": usual}
+            return run_alone(CASE + "run_path", request, threads=threads or None)
+
+        work.measure("path", name, run)
 
 
-def run_apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer of a function in a fresh process, whose memory is its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+def measure_length(work: Work) -> None:
+    """Peak memory with 14 classes for scans of several lengths.
+
+    Args:
+        work: takes the answers.
+    """
+    for slices in work.sizes.lengths:
+
+        def run(slices: int = slices) -> dict[str, Any]:
+            source = str(work.scan((slices, *work.sizes.shape[1:])) / "ct")
+            settings = {"device": "cpu", "threads": 1}
+            request = {
+                "bundle": work.bundle(work.sizes.kind(14)),
+                "source": source,
+                "settings": settings,
+                "cases": ["nifti"],
+            }
+            return run_alone(CASE + "run_path", request)
+
+        work.measure("length", str(slices), run)
 
 
-def take_medians(runs: Sequence[Run]) -> Run:
-    """The median of each phase over the repeats; of the memory the largest."""
+def measure_peers(work: Work) -> None:
+    """Ours, MONAI and nnU-Net on the same scan with the same network; glibc's default allocator for all.
 
-    def medians(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return {name: statistics.median(table[name] for table in tables) for name in tables[0]}
+    Args:
+        work: takes the answers.
+    """
+    sizes = work.sizes
+    for classes, part in ((14, None), (105, sizes.many)):
+        for candidate in ("ours", "monai", "nnunet"):
 
-    return Run(
-        wall=medians([run.wall for run in runs]),
-        cpu=medians([run.cpu for run in runs]),
-        steps=medians([run.steps for run in runs]),
-        loaded_gib=max(run.loaded_gib for run in runs),
-        peak_gib=max(run.peak_gib for run in runs),
-    )
+            def run(classes: int = classes, part: Shape | None = part, candidate: str = candidate) -> dict[str, Any]:
+                request = {
+                    "bundle": work.bundle(work.sizes.kind(classes)),
+                    "image": str(work.scan(sizes.shape, part) / "ct.nii.gz"),
+                    "output": str(work.folder / f"peers-{classes}-{candidate}.nii.gz"),
+                }
+                if candidate != "ours":
+                    request["ours"] = str(work.folder / f"peers-{classes}-ours.nii.gz")
+                python = str(NNUNET) if candidate == "nnunet" and NNUNET.exists() else sys.executable
+                return run_alone(f"benchmarks.engine_peers:run_{candidate}", request, kept=False, python=python)
 
-
-def outside_network(seconds: Mapping[str, float]) -> float:
-    """What the whole takes without the network."""
-    return seconds[ALL] - seconds[NETWORK]
-
-
-def to_markdown(shape: Shape, megabytes: float, path: Run, alone: Run, repeats: int) -> str:
-    """The tables and the sentence that people ask for."""
-    phases = [name for name in dict.fromkeys(part[0] for part in PARTS) if name in path.wall]
-    rest = {kind: table[ALL] - sum(table[name] for name in phases) for kind, table in _both(path).items()}
-    rows = [[name, *(f"{table[name]:.2f}" for table in _both(path).values())] for name in phases]
-    rows.append(["everything else", f"{rest['wall']:.2f}", f"{rest['cpu']:.2f}"])
-    outside = {kind: outside_network(table) for kind, table in _both(path).items()}
-    rows.append(["**all**", *(f"**{table[ALL]:.2f}**" for table in _both(path).values())])
-    rows.append(["**outside the network**", f"**{outside['wall']:.2f}**", f"**{outside['cpu']:.2f}**"])
-    own = [[name, f"{alone.wall[name]:.2f}", f"{alone.cpu[name]:.2f}"] for name in alone.wall]
-    own.append(["load the model", f"{path.wall['load the model']:.2f}", f"{path.cpu['load the model']:.2f}"])
-    head = ["phase", "wall s", "CPU s"]
-    size = " x ".join(map(str, shape))
-    return "\n".join(
-        [
-            "# Engine: one large CT from DICOM files to results",
-            "",
-            (
-                f"{size} voxels, {megabytes:.0f} MB of uncompressed DICOM; out come DICOM SEG (binary), NIfTI, tables, "
-                f"overlay and record. Median of {repeats} repeats, each in a fresh process."
-            ),
-            "",
-            make_table(head, rows),
-            "",
-            (
-                f"{outside['wall']:.1f} s of {path.wall[ALL]:.1f} s ({100 * outside['wall'] / path.wall[ALL]:.0f} %) "
-                f"are spent outside the network. Peak memory of the process: {path.peak_gib:.2f} GiB; "
-                f"{path.loaded_gib:.2f} GiB of that before the scan is touched."
-            ),
-            "",
-            "On their own, without the network; the labels are the exact ones:",
-            "",
-            make_table(head, own),
-        ]
-    )
+            work.measure("peers", f"{classes} {candidate}", run)
 
 
-def _both(run: Run) -> dict[str, Mapping[str, float]]:
-    return {"wall": run.wall, "cpu": run.cpu}
+def measure_runtimes(work: Work) -> None:
+    """Every runtime for the shipped bundle.
+
+    Args:
+        work: takes the answers.
+    """
+    request = {"quick": work.sizes.quick}
+    work.measure("runtimes", "all", lambda: run_alone("benchmarks.engine_runtimes:measure_runtimes", request))
 
 
-def main() -> None:
-    """Makes the scan, measures, prints the tables and writes them into results/."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), help="slices, rows, columns")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0, help="of the phantom")
-    parser.add_argument("--threads", type=int, help="processor threads; all cores if not given")
-    parser.add_argument("--bundle", type=Path, help="folder of a bundle; the shipped one if not given")
-    options = parser.parse_args()
-    shape: Shape = tuple(options.shape)
-    settings = Settings.from_values(device="cpu", threads=options.threads)
-    torch.set_num_threads(options.threads or torch.get_num_threads())
-    made = describe_circumstances("benchmarks.engine")
-    with tempfile.TemporaryDirectory(prefix="effvit-med-bench-") as name:
-        folder = Path(name)
-        megabytes = run_apart(write_scan, folder, shape, options.seed)
-        runs = [run_apart(time_path, folder, settings, options.bundle) for _ in range(options.repeats)]
-        alone = [run_apart(time_alone, folder, settings, options.bundle) for _ in range(options.repeats)]
-    path, own = take_medians(runs), take_medians(alone)
-    figures = {
-        "shape": shape,
-        "spacing_mm": SPACING_MM,
-        "megabytes": megabytes,
-        "weights_sha256": read_model(options.bundle).weights_sha256,
-        "median": asdict(path),
-        "outside_network_wall_s": outside_network(path.wall),
-        "outside_network_cpu_s": outside_network(path.cpu),
-        "alone": asdict(own),
-        "runs": [asdict(run) for run in runs],
-    }
-    write_report("engine", to_markdown(shape, megabytes, path, own, options.repeats), figures, made)
+def measure_peak(work: Work) -> None:
+    """The share of the machine's peak.
 
+    Args:
+        work: takes the answers.
+    """
+    request = {"quick": work.sizes.quick}
+    work.measure("peak", "all", lambda: run_alone("benchmarks.engine_peak:measure_peak", request))
+
+
+def measure_gpu(work: Work) -> None:
+    """The whole path on a GPU, where there is one.
+
+    Args:
+        work: takes the answers.
+    """
+    if not torch.cuda.is_available():
+        work.found["gpu"] = {"none": {"none": "No GPU on this machine"}}
+        return
+    for classes in (14, 105):
+        for precision in ("float32", "bfloat16"):
+
+            def run(classes: int = classes, precision: str = precision) -> dict[str, Any]:
+                request = {
+                    "bundle": work.bundle(work.sizes.kind(classes)),
+                    "source": str(work.scan(work.sizes.shape) / "ct"),
+                    "settings": {"device": "cuda", "precision": precision, "batch_size": 8},
+                    "cases": ["nifti", "nifti", "nifti and dicom-seg"],
+                }
+                return run_alone(CASE + "run_path", request, threads=None)
+
+            work.measure("gpu", f"{classes} {precision}", run)
+
+
+MEASURE: Mapping[str, Callable[[Work], None]] = {
+    "path": measure_path,
+    "length": measure_length,
+    "peers": measure_peers,
+    "runtimes": measure_runtimes,
+    "peak": measure_peak,
+    "gpu": measure_gpu,
+}
+
+
+def say(text: str) -> None:
+    """One line of progress on stderr, with the minutes since the start."""
+    print(f"[{(time.monotonic() - _START) / 60:5.1f} min] {text}", file=sys.stderr, flush=True)
+
+
+def run(sizes: Sizes, tables: Sequence[str], results: Path, name: str, *, resume: bool) -> None:
+    """Measure and write the report.
+
+    Args:
+        sizes: of everything.
+        tables: names of the tables.
+        results: folder of the results.
+        name: stem of the results.
+        resume: whether to go on with an interrupted run.
+    """
+    made: Circumstances = describe_circumstances("benchmarks.engine")
+    with tempfile.TemporaryDirectory(prefix="effvit-med-bench-") as folder:
+        os.environ["EFFVIT_MED_CACHE"] = str(Path(folder) / "cache")  # nothing of it stays in the user's
+        work = Work(sizes, Path(folder), results / f"{name}.partial.json")
+        if resume:
+            work.load()
+        for table in tables:
+            MEASURE[table](work)
+    found = {table: work.found.get(table, {}) for table in tables}
+    text = to_markdown(found, sizes.shape, sizes.many, sizes.window)
+    write_report(name, text, {"sizes": asdict(sizes), "tables": found}, made, results)
+    if not any("failed" in row for rows in found.values() for row in rows.values()):
+        work.path.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> None:
+    """Reads the command line, measures, prints the tables and writes them.
+
+    Args:
+        arguments: of the command line; those of this process where left out.
+        results: folder of the results.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=TABLES, metavar="TABLE", help=f"some of {', '.join(TABLES)}")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same tables")
+    parser.add_argument("--quick", action="store_true", help="a tiny scan, to see that everything runs")
+    parser.add_argument("--repeats", type=int, default=Sizes.repeats, help="processes for each row of the main table")
+    given = parser.parse_args(arguments)
+    sizes = QUICK if given.quick else Sizes(repeats=given.repeats)
+    words = ["engine", *(["quick"] if given.quick else []), *(given.only or [])]
+    run(sizes, given.only or TABLES, results, "_".join(words), resume=given.resume)
+
+
+_START = time.monotonic()
 
 if __name__ == "__main__":
     main()

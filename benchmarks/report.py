@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from effvit_med.engine.segmenter import library_versions
+from effvit_med.engine.record import library_versions
 
 RESULTS = Path(__file__).parent / "results"
 

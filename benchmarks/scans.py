@@ -13,7 +13,7 @@ import torch
 
 from effvit_med.errors import InputError
 from effvit_med.training.phantom import make_case
-from effvit_med.transforms.spatial import network_grid, resample
+from effvit_med.transforms import network_grid, resample
 from effvit_med.volume import Geometry, LabelTable, Provenance, Segmentation, Volume
 
 COARSE = 4
@@ -48,9 +48,27 @@ def make_large_scan(shape: Shape, spacing_mm: tuple[float, float, float], seed: 
     covering = network_grid(coarse, None, spacing_mm)
     geometry = Geometry(covering.affine, shape)
     hu = resample(torch.from_numpy(rough.hu), coarse, geometry).numpy()
-    hu += np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) * np.float32(NOISE_HU)
+    array = np.empty(shape, np.int16)
+    rng = np.random.default_rng(seed)
+    for place, plane in enumerate(hu):  # slice by slice: a scan of 1200 slices would need several GiB at once
+        noise = rng.standard_normal(plane.shape, dtype=np.float32) * np.float32(NOISE_HU)
+        array[place] = np.rint(plane + noise).clip(-1024, 3071)
     index = np.ix_(*(np.arange(size) // COARSE for size in shape))
-    return Volume(np.rint(hu).clip(-1024, 3071).astype(np.int16), geometry, "CT"), rough.labels[index]
+    return Volume(array, geometry, "CT"), rough.labels[index]
+
+
+def crop(volume: Volume, shape: Shape) -> Volume:
+    """The middle of a scan.
+
+    Args:
+        volume: the scan.
+        shape: of the part; at most that of the scan.
+    """
+    starts = [(have - wanted) // 2 for have, wanted in zip(volume.geometry.shape, shape, strict=True)]
+    affine = volume.geometry.affine.copy()
+    affine[:3, 3] = volume.geometry.index_to_world(starts)
+    box = tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))
+    return Volume(volume.array[box].copy(), Geometry(affine, shape), volume.modality)
 
 
 def write_series(volume: Volume, template: Path, folder: Path) -> None:

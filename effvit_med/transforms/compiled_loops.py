@@ -99,6 +99,40 @@ def find_best(nodes, top, lead):
 
 
 @njit(
+    int64(
+        float32[:, :, :, ::1], int64, int64, int64, int64, int64, int64, float32[::1], float32[::1], int64[::1]
+    ),
+    **_OPTIONS,
+)  # fmt: skip
+def choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen):
+    """How many classes can be first or second between eight nodes; their numbers, rising, go into ``chosen``."""
+    classes = nodes.shape[3]
+    for c in range(classes):
+        lowest[c] = highest[c] = nodes[i0, j0, k0, c]
+    for corner in range(1, 8):
+        i = i1 if corner & 4 else i0
+        j = j1 if corner & 2 else j0
+        k = k1 if corner & 1 else k0
+        for c in range(classes):
+            lowest[c] = min(lowest[c], nodes[i, j, k, c])
+            highest[c] = max(highest[c], nodes[i, j, k, c])
+    best, second = np.float32(-np.inf), np.float32(-np.inf)
+    for c in range(classes):
+        if lowest[c] > best:
+            second, best = best, lowest[c]
+        elif lowest[c] > second:
+            second = lowest[c]
+    # two classes are above a dropped one at all corners, by more than rounding
+    least = second - np.float32(1e-4) * (np.float32(1) + abs(second))
+    count = 0
+    for c in range(classes):
+        if highest[c] >= least:
+            chosen[count] = c
+            count += 1
+    return count
+
+
+@njit(
     [
         void(
             *_NODES,
@@ -143,28 +177,7 @@ def label_cells(
                                 labels[t0, t1, t2] = value
                                 confidence[t0, t1, t2] = 255
                     continue
-                for c in range(classes):
-                    lowest[c] = highest[c] = nodes[i0, j0, k0, c]
-                for corner in range(1, 8):
-                    i = i1 if corner & 4 else i0
-                    j = j1 if corner & 2 else j0
-                    k = k1 if corner & 1 else k0
-                    for c in range(classes):
-                        lowest[c] = min(lowest[c], nodes[i, j, k, c])
-                        highest[c] = max(highest[c], nodes[i, j, k, c])
-                best, second = np.float32(-np.inf), np.float32(-np.inf)
-                for c in range(classes):
-                    if lowest[c] > best:
-                        second, best = best, lowest[c]
-                    elif lowest[c] > second:
-                        second = lowest[c]
-                # two classes are above a dropped one at all corners, by more than rounding
-                least = second - np.float32(1e-4) * (one + abs(second))
-                count = 0
-                for c in range(classes):
-                    if highest[c] >= least:
-                        chosen[count] = c
-                        count += 1
+                count = choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen)
                 for t0 in range(a0, b0):
                     g0 = part0[t0]
                     h0 = one - g0
@@ -217,6 +230,9 @@ def label_points(
     classes = nodes.shape[3]
     one = np.float32(1)
     place, low, part = np.empty(3, np.float64), np.empty(3, np.int64), np.empty(3, np.float32)
+    lowest, highest = np.empty(classes, np.float32), np.empty(classes, np.float32)
+    chosen = np.empty(classes, np.int64)
+    count, at0, at1, at2 = 0, -1, -1, -1
     for t0 in range(place0.size):
         for t1 in range(place1.size):
             for t2 in range(place2.size):
@@ -251,8 +267,12 @@ def label_points(
                     continue
                 g0, g1, g2 = part[0], part[1], part[2]
                 h0, h1, h2 = one - g0, one - g1, one - g2
+                if i0 != at0 or j0 != at1 or k0 != at2:  # as in label_cells; neighbours on a line share their nodes
+                    at0, at1, at2 = i0, j0, k0
+                    count = choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen)
                 best, second, first = np.float32(-np.inf), np.float32(-np.inf), 0
-                for c in range(classes):
+                for q in range(count):
+                    c = chosen[q]
                     line0 = (nodes[i0, j0, k0, c] * h0 + nodes[i1, j0, k0, c] * g0) * h1
                     line0 = line0 + (nodes[i0, j1, k0, c] * h0 + nodes[i1, j1, k0, c] * g0) * g1
                     line1 = (nodes[i0, j0, k1, c] * h0 + nodes[i1, j0, k1, c] * g0) * h1

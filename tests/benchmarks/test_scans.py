@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.scans import attach_labels, draw_blobs, make_large_scan, write_series
+from benchmarks.scans import attach_labels, crop, draw_blobs, make_large_scan, write_series
 from effvit_med.engine import read_model
 from effvit_med.io import open_input, read_case
 
@@ -55,3 +55,12 @@ def test_attached_labels_keep_the_source() -> None:
     segmentation = attach_labels(volume, labels, read_model().labels)
     assert segmentation.provenance.source is volume.source
     assert np.array_equal(segmentation.labels, labels)
+
+
+def test_crop_keeps_the_place_of_its_voxels() -> None:
+    """A voxel of the middle part has the value and the place that it has in the whole scan."""
+    volume, _ = make_large_scan((6, 12, 10), SPACING_MM, seed=0)
+    part = crop(volume, (2, 6, 4))
+    assert part.array.shape == (2, 6, 4)
+    assert np.array_equal(part.array, volume.array[2:4, 3:9, 3:7])
+    assert part.geometry.index_to_world([0, 0, 0]) == pytest.approx(volume.geometry.index_to_world([2, 3, 3]))
