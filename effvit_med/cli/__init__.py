@@ -5,7 +5,6 @@ Exit codes: 0 all right, 1 failed, 2 usage, 3 some cases refused, 130 stopped by
 
 from __future__ import annotations
 
-import signal
 import sys
 
 import click
@@ -14,6 +13,7 @@ from effvit_med.cli import catalogue, deploying  # noqa: F401  a command is ther
 from effvit_med.cli.app import commands
 from effvit_med.cli.running import OUTPUT_TYPES, REMEDIES
 from effvit_med.cli.segmenting import demo, segment
+from effvit_med.cli.stopping import listen_for_stop
 from effvit_med.errors import EffvitError
 
 __all__ = ["OUTPUT_TYPES", "REMEDIES", "commands", "demo", "main", "segment"]
@@ -21,14 +21,14 @@ __all__ = ["OUTPUT_TYPES", "REMEDIES", "commands", "demo", "main", "segment"]
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    listen_for_stop()
     try:
         code = commands.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped by the user; finished cases stay, nothing half written is left.", err=True)
+        click.echo("Stopped by the user; what is finished stays, nothing half written is left.", err=True)
         code = 130
     except EffvitError as error:
         click.echo(f"Error: {error}", err=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
+from effvit_med.cli.stopping import stop_if_asked
 
 if TYPE_CHECKING:
     from effvit_med.engine import BatchResult, CaseResult
@@ -29,7 +30,8 @@ class ProgressBar:
         self._case = f"{case_id} ({number}/{cases})" if cases > 1 else case_id
 
     def update(self, phase: str, done: int, total: int) -> None:
-        """Say how far a phase has come."""
+        """Say how far a phase has come; the place where a wish to stop is heard."""
+        stop_if_asked()
         self._bar.set_description_str(f"{self._case} {phase}", refresh=False)
         self._bar.total, self._bar.n = total, done
         self._bar.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from effvit_med.io.spill import make_scratch
 from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
 from effvit_med.volume import Finding, Geometry, Provenance, Segmentation, Step, Volume
 from effvit_med.volume.pages import lies_on_disk
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total)."""
@@ -192,6 +195,8 @@ class Segmenter:
             rows = PreparedRows(volume, self.model.preprocess, self.device)
         run.findings += find_oddities(volume, rows.value_range, self.model)
         plan = self.plan(volume)
+        for rung in plan.rungs:
+            log.warning("memory is short: %s", rung)
         scoring = self._scoring_of(plan)
         recovering = self._open(plan)
         predict: Predict = recovering

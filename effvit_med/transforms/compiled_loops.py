@@ -98,6 +98,18 @@ def find_best(nodes, top, lead):
     return finite
 
 
+@njit(boolean(uint16[:, :, ::1], float32[:, :, ::1], int64, int64, int64, int64, int64, int64, float32), **_OPTIONS)
+def is_clear(top, lead, i0, i1, j0, j1, k0, k1, sure):
+    """Whether eight nodes have the same best class, each by at least that lead."""
+    for corner in range(8):
+        i = i1 if corner & 4 else i0
+        j = j1 if corner & 2 else j0
+        k = k1 if corner & 1 else k0
+        if top[i, j, k] != top[i0, j0, k0] or lead[i, j, k] < sure:
+            return False
+    return True
+
+
 @njit(
     int64(
         float32[:, :, :, ::1], int64, int64, int64, int64, int64, int64, float32[::1], float32[::1], int64[::1]
@@ -160,17 +172,8 @@ def label_cells(
             a1, b1, j0, j1 = runs1[r1]
             for r2 in range(runs2.shape[0]):
                 a2, b2, k0, k1 = runs2[r2]
-                who = top[i0, j0, k0]
-                if (
-                    who == top[i0, j0, k1] and who == top[i0, j1, k0] and who == top[i0, j1, k1]
-                    and who == top[i1, j0, k0] and who == top[i1, j0, k1]
-                    and who == top[i1, j1, k0] and who == top[i1, j1, k1]
-                    and lead[i0, j0, k0] >= sure and lead[i0, j0, k1] >= sure
-                    and lead[i0, j1, k0] >= sure and lead[i0, j1, k1] >= sure
-                    and lead[i1, j0, k0] >= sure and lead[i1, j0, k1] >= sure
-                    and lead[i1, j1, k0] >= sure and lead[i1, j1, k1] >= sure
-                ):  # fmt: skip
-                    value = values[who]
+                if is_clear(top, lead, i0, i1, j0, j1, k0, k1, sure):
+                    value = values[top[i0, j0, k0]]
                     for t0 in range(a0, b0):
                         for t1 in range(a1, b1):
                             for t2 in range(a2, b2):
@@ -252,17 +255,8 @@ def label_points(
                     part[a] = np.float32(place[a] - low[a])
                 i0, j0, k0 = low[0] - base, low[1], low[2]
                 i1, j1, k1 = min(i0 + 1, nodes.shape[0] - 1), min(j0 + 1, sizes[1] - 1), min(k0 + 1, sizes[2] - 1)
-                who = top[i0, j0, k0]
-                if (
-                    who == top[i0, j0, k1] and who == top[i0, j1, k0] and who == top[i0, j1, k1]
-                    and who == top[i1, j0, k0] and who == top[i1, j0, k1]
-                    and who == top[i1, j1, k0] and who == top[i1, j1, k1]
-                    and lead[i0, j0, k0] >= sure and lead[i0, j0, k1] >= sure
-                    and lead[i0, j1, k0] >= sure and lead[i0, j1, k1] >= sure
-                    and lead[i1, j0, k0] >= sure and lead[i1, j0, k1] >= sure
-                    and lead[i1, j1, k0] >= sure and lead[i1, j1, k1] >= sure
-                ):  # fmt: skip
-                    labels[t0, t1, t2] = values[who]
+                if is_clear(top, lead, i0, i1, j0, j1, k0, k1, sure):
+                    labels[t0, t1, t2] = values[top[i0, j0, k0]]
                     confidence[t0, t1, t2] = 255
                     continue
                 g0, g1, g2 = part[0], part[1], part[2]

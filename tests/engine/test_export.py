@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -17,7 +16,6 @@ from effvit_med.engine.contract import CONTRACT_FILE, ExportFormat, ExportPrecis
 from effvit_med.engine.export import ExportOptions, export_model, open_exported
 from effvit_med.engine.model import Model, read_model
 from effvit_med.engine.runtimes import available_runtimes
-from effvit_med.engine.runtimes import cache as cache_module
 from effvit_med.engine.scoring import label_volume
 from effvit_med.errors import InputError, OutputError, SettingsError, WeightsError
 from effvit_med.networks import save_weights
@@ -25,21 +23,12 @@ from effvit_med.training.phantom import make_case
 from effvit_med.volume import Geometry, Volume
 from tests.networks.families import relative_error
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CPU = torch.device("cpu")
 CASE = make_case(3, spacing_mm=(8.0, 6.0, 6.0), shape=(20, 60, 60))
 READ_SAMPLE = export_module._read_sample
 SCAN = Volume(CASE.hu, Geometry(CASE.affine_lps, (20, 60, 60)), "CT")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder of these tests' own; checks of annotations are no part of what is exported."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache_module.VARIABLE, str(tmp_path_factory.mktemp("cache")))
-        yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(name="model", scope="module")

@@ -7,12 +7,10 @@ words elsewhere; its engine was written against the public interface of TensorRT
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 
@@ -28,19 +26,10 @@ from effvit_med.errors import OutputError, SettingsError, WeightsError
 from effvit_med.networks import SegmentationNetwork, build_network, fold_batchnorm
 from tests.networks.families import make_network, relative_error
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CPU = torch.device("cpu")
 WINDOWS = {2: (64, 64), 3: (32, 32, 32)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder of these tests' own; checks of annotations are no part of what is exported."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache_module.VARIABLE, str(tmp_path_factory.mktemp("cache")))
-        yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @lru_cache

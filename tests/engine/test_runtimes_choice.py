@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
 
 from effvit_med.engine.runtimes import RuntimeRequest, available_runtimes, choose_runtime, open_runtime
-from effvit_med.engine.runtimes import cache as cache_module
 from effvit_med.engine.runtimes import choice as choice_module
 from effvit_med.engine.runtimes.choice import random_tile
 from effvit_med.errors import WeightsError
 from effvit_med.networks import fold_batchnorm
 from tests.networks.families import make_network
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CPU = torch.device("cpu")
 LISTED = {"eager": "", "compile": "", "onnx": "", "openvino": "", "tensorrt": "not here"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder of these tests' own; checks of annotations are no part of what is exported."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache_module.VARIABLE, str(tmp_path_factory.mktemp("cache")))
-        yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(name="request_2d")

@@ -65,7 +65,8 @@ def test_the_record_says_how_the_labels_were_made(segmenter: Segmenter) -> None:
     assert provenance.settings["overlap"] == 0.5
     assert provenance.device == "cpu"
     assert provenance.versions["torch"]
-    assert [step.name for step in provenance.steps] == ["prepare", "network", "stitch", "label", "check"]
+    names = [step.name for step in provenance.steps if step.name != "load model"]  # which only the first run has
+    assert names == ["prepare", "network", "stitch", "label", "check"]
 
 
 def test_another_modality_is_a_finding(segmenter: Segmenter) -> None:
