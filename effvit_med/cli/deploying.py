@@ -26,6 +26,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="folder of a bundle; the one that comes along if not given"
 )
+@click.option("--fold", type=click.IntRange(1), help="which of a bundle's several weights; needed where it has several")
 @click.option("--format", "file_format", type=click.Choice(FORMATS), default="onnx", show_default=True,
               help="ONNX, OpenVINO, or a program of torch.export")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
@@ -48,7 +49,9 @@ def export(output: Path, bundle: Path | None, quiet: bool, **options: Any) -> No
     from effvit_med.engine.export import export_model
 
     with progress_bar(hidden=quiet) as bar:
-        result = export_model(read_model(bundle), output, _export_options(options, bar.update), bar.update)
+        model = read_model(bundle)
+        model = model.with_fold(options["fold"]) if options["fold"] else model
+        result = export_model(model, output, _export_options(options, bar.update), bar.update)
     if not quiet:
         _say_what_was_exported(result)
     document = {"output": str(result.folder), "parity": result.contract.parity.model_dump(), "notice": NOTICE}

@@ -124,13 +124,19 @@ def export_model(
         Where it lies, and its contract.
 
     Raises:
-        SettingsError: if packages are missing, or the network has no counterpart in the format.
+        SettingsError: if the model is an ensemble of folds, packages are missing, or the network has no counterpart in
+            the format.
         WeightsError: if the weights do not belong to the network.
         InputError: if the sample case cannot be used.
         OutputError: if the file labels too many voxels otherwise, the folder holds something else, or it cannot be
             written; nothing is left behind.
     """
     options, tell = options or ExportOptions(), progress or (lambda *_: None)
+    if len(model.folds) > 1:
+        raise SettingsError(
+            f"{model.name} has {len(model.folds)} folds; a file holds one network. Choose one with `Model.with_fold` "
+            "(--fold on the command line)."
+        )
     network = fold_batchnorm(model.load_network())
     with _replaced_folder(folder) as hidden:
         tell("convert", 0, 1)

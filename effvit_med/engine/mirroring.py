@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from effvit_med.engine.model import Model
 from effvit_med.engine.scoring import Predict
 from effvit_med.volume import Geometry
+
+_SIDE = re.compile(r"(^|[^a-z])(left|right|l|r|lt|rt)([^a-z]|$)", re.IGNORECASE)
 
 
 def mirrored(predict: Predict, axes: tuple[int, ...]) -> Predict:
@@ -45,7 +48,8 @@ def mirror_axes(model: Model, grid: Geometry) -> tuple[int, ...]:
     """The axes along which tiles of a model may be mirrored.
 
     A structure that has a side, as the left kidney has, would become the other in a mirror that swaps left and right;
-    with such structures that axis is left out. 2D networks are mirrored within the slice.
+    with such structures, known by their laterality or by left or right in their name, that axis is left out. 2D
+    networks are mirrored within the slice.
 
     Args:
         model: what the bundle says.
@@ -54,6 +58,6 @@ def mirror_axes(model: Model, grid: Geometry) -> tuple[int, ...]:
     Returns:
         Axes counted from the end, ready for `mirrored`.
     """
-    sided = any(label.laterality is not None for label in model.labels)
+    sided = any(label.laterality is not None or _SIDE.search(label.name) for label in model.labels)
     axes = [axis for axis in range(3) if not (sided and grid.orientation[axis] in "LR")]
     return tuple(axis - 3 for axis in axes if axis > 0 or model.preprocess.spatial_dims == 3)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import effvit_med
-from effvit_med.engine.contract import is_exported
+from effvit_med.engine.contract import is_exported, read_contract
 from effvit_med.engine.export import open_exported
 from effvit_med.engine.memory import NetworkMemory, network_memory
 from effvit_med.engine.model import Model
@@ -21,6 +21,7 @@ from effvit_med.engine.runtimes import (
     Runtime,
     RuntimeName,
     RuntimeRequest,
+    available_runtimes,
     cache_folder,
     choose_runtime,
     open_runtime,
@@ -54,8 +55,18 @@ class Predictor:
         self.model, self.device = model, device
         self._settings = settings
         self._exported = model.weights.parent if is_exported(model.weights.parent) else None
-        if self._exported and settings.runtime not in ("auto", "eager"):
-            raise SettingsError(f"The runtime is {settings.runtime}; {self._exported} is exported and brings its own.")
+        contract = read_contract(self._exported) if self._exported else None
+        if contract and settings.runtime not in ("auto", "eager", contract.runtime):
+            raise SettingsError(
+                f"The runtime is {settings.runtime}; {self._exported} was exported for {contract.runtime}."
+            )
+        if contract and settings.precision not in ("float32", contract.precision):
+            made = contract.precision
+            raise SettingsError(
+                f"The precision is {settings.precision}; {self._exported} was exported in {made}. Leave it out, or "
+                "export it anew."
+            )
+        self._files = [file.sha256 for file in contract.files] if contract else []
         paths = (None,) if self._exported else model.folds
         self._networks = [_network(model, path) for path in paths]
         self.stride = grid_stride(self._networks[0].output_stride)
@@ -116,6 +127,12 @@ class Predictor:
             described["measured_s"] = {name: round(value, 4) for name, value in self.choice.seconds.items()}
         return described
 
+    def decisive(self) -> dict[str, object]:
+        """What of it changes labels: the runtime and the arithmetic that ran, and the files of an exported model."""
+        described = self.describe()
+        found: dict[str, object] = {name: described[name] for name in ("runtime", "precision")}
+        return {**found, "exported_sha256": self._files} if self._files else found
+
     def memory(self, tile_shape: tuple[int, ...]) -> NetworkMemory:
         """What a call needs with tiles of (batch, channels, *window); the weights are those of all folds."""
         if tile_shape not in self._memory:
@@ -147,17 +164,25 @@ class Predictor:
 
     def _open(self, window: tuple[int, ...], tiles: int, device: torch.device) -> list[Runtime]:
         if self._exported:
+            # its file has an arithmetic of its own
             slices = self.model.tiling.window[0] if self.model.preprocess.spatial_dims == 2 else 1
             return [open_exported(self._exported, device, self._settings.threads, batch_size=max(1, tiles // slices))]
         requests = [
             RuntimeRequest(network, device, self._settings.precision, window, tiles, self._key(path))
             for network, path in zip(self._networks, self.model.folds, strict=True)
         ]
+        return [open_runtime(self._choose(requests[0]), request) for request in requests]
+
+    def _choose(self, request: RuntimeRequest) -> RuntimeName:
+        """The runtime of the settings; on another device than theirs, where memory is short, eager if need be."""
         name = self._settings.runtime
-        if name == "auto":
-            self.choice = choose_runtime(requests[0])
-        chosen: RuntimeName = self.choice.name if self.choice else name  # type: ignore[assignment]  # auto is answered
-        return [open_runtime(chosen, request) for request in requests]
+        if name != "auto":
+            usable = request.device == self.device or not available_runtimes(request.device)[name]
+            return name if usable else "eager"
+        if request.device != self.device:
+            return "eager"
+        self.choice = self.choice or choose_runtime(request)
+        return self.choice.name
 
     def _key(self, weights: Path) -> str:
         network = json.dumps(self.model.network, sort_keys=True, default=str)

@@ -6,18 +6,22 @@ is how these scores are computed.
 
 from __future__ import annotations
 
+import gc
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from effvit_med.engine.tiling import Size, Tiling, blending_weight, place_windows
-from effvit_med.errors import RefusedError
+from effvit_med.errors import EffvitError, RefusedError
 from effvit_med.volume import Finding
 
 Predict = Callable[[Tensor], Tensor]
+Answer = TypeVar("Answer")
 
 MIB = 2**20
 
@@ -49,6 +53,54 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     message = str(error)
     return isinstance(error, RuntimeError) and (message in _ONEDNN or any(words in message for words in _WORDS))
+
+
+@contextmanager
+def refuse_shortage(doing: str) -> Iterator[None]:
+    """A block in which running out of memory is said in words.
+
+    Args:
+        doing: what the block does, such as ``labelling``.
+
+    Raises:
+        RefusedError: ``NOT_ENOUGH_MEMORY``, if memory ran out in it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RefusedError(
+            "NOT_ENOUGH_MEMORY",
+            f"Memory ran out while {doing}.",
+            "Close other programs, or set --memory-gb so that the plan leaves room for them.",
+        ) from error
+
+
+def with_room(action: Callable[[], Answer], doing: str) -> Answer:
+    """Do something; where memory runs out, give back what nobody needs and do it once more.
+
+    Args:
+        action: what to do; doing it twice does no harm.
+        doing: in words, for the error.
+
+    Raises:
+        RefusedError: ``NOT_ENOUGH_MEMORY``, if memory ran out again.
+
+    Examples:
+        >>> with_room(lambda: 7, "counting")
+        7
+    """
+    try:
+        return action()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    _free_caches()
+    with refuse_shortage(doing):
+        return action()
 
 
 def shrink_window(
@@ -127,6 +179,11 @@ class Recovering:
         """Every kind of remedy that helped, once, with its last figures."""
         return tuple(self._findings.values())
 
+    @property
+    def changed_scores(self) -> bool:
+        """Whether a remedy helped that can change scores."""
+        return not {"windows", "fallback"}.isdisjoint(self._findings)
+
     @torch.no_grad()
     def __call__(self, tiles: Tensor) -> Tensor:
         """The logits of tiles.
@@ -204,12 +261,6 @@ class Recovering:
 
     def _give_way(self, tiles: Tensor) -> bool:
         """Whether there is a remedy left; it is in force from now on."""
-        freed = _free_caches()
-        if freed and "caches" not in self._findings:
-            self._note(
-                "caches", f"{freed / MIB:.1f} MiB that torch kept for later were given back; scores are the same"
-            )
-            return True
         count = min(self._batch or len(tiles), len(tiles))
         if count > 1:
             self._batch = count // 2
@@ -230,6 +281,8 @@ class Recovering:
             return False
         try:
             self._predict = make()
+        except EffvitError:  # the runtime cannot do without its device: the shortage is what the user is to hear of
+            return False
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,9 @@ ORGANS_COARSER = 2.0
 ORGANS_MARGIN_MM = 25.0
 """How far the box reaches beyond the organs that were found: a coarse look misses thin ends."""
 
+LARGE_PART = 0.02
+"""A part counts as body from this share of the largest part on: a limb does, a cable or noise does not."""
+
 _AIR_HU = -300.0
 
 
@@ -50,6 +54,26 @@ class Box:
         """Voxels along each axis."""
         a, b, c = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
         return a, b, c
+
+    def grown(self, least: Size, margin: Size, shape: Size) -> Box:
+        """The box with a margin and of a least size, as far as the grid goes.
+
+        Args:
+            least: voxels along each axis; a network sees a whole window of the scan, not air around a small box.
+            margin: voxels added at both ends of each axis.
+            shape: of the grid.
+
+        Examples:
+            >>> Box((0, 8, 3), (2, 10, 5)).grown((4, 4, 4), (0, 0, 1), (10, 10, 10))
+            Box(start=(0, 6, 2), stop=(4, 10, 6))
+        """
+        ends = []
+        for start, stop, size, more, end in zip(self.start, self.stop, least, margin, shape, strict=True):
+            missing = max(0, size - (stop - start) - 2 * more)
+            first = max(0, min(start - more - missing // 2, end - min(end, max(size, stop - start + 2 * more))))
+            ends.append((first, min(end, max(stop + more, first + size))))
+        (a, d), (b, e), (c, f) = ends
+        return Box((a, b, c), (d, e, f))
 
     def part_of(self, grid: Geometry) -> float:
         """Its share of the voxels of a grid."""
@@ -98,9 +122,10 @@ class BoxRows:
 
 
 def find_body(volume: Volume, grid: Geometry) -> Box | None:
-    """The box around the body: the largest connected part that is not air, seen at 6 mm.
+    """The box around the body, both legs or arms too: all large connected parts that are not air, seen at 6 mm.
 
-    Air is what lies below -300 HU in a CT, elsewhere what lies below Otsu's threshold.
+    Air is what lies below -300 HU in a CT. Elsewhere it is what lies below the most frequent dark value and a tenth of
+    the way from there to the mean of what is bright, so that a body whose signal fades towards the ends is held.
 
     Args:
         volume: the scan.
@@ -112,15 +137,22 @@ def find_body(volume: Volume, grid: Geometry) -> Box | None:
     spacing = tuple(max(BODY_SPACING_MM, each) for each in volume.geometry.spacing_mm)
     coarse = network_grid(volume.geometry, None, (spacing[0], spacing[1], spacing[2]))
     values = RowResampler(volume.array, volume.geometry, coarse).read(0, coarse.shape[0]).numpy()
-    threshold = _AIR_HU if volume.modality == "CT" else _otsu(values)
+    threshold = _AIR_HU if volume.modality == "CT" else _air_threshold(values)
     parts, count = ndimage.label(values > threshold)
     if not count:
         return None
     sizes = np.bincount(parts.ravel())
-    return _box_around(parts == 1 + int(np.argmax(sizes[1:])), coarse, grid, BODY_MARGIN_MM)
+    sizes[0] = 0
+    return _box_around((sizes >= LARGE_PART * sizes.max())[parts], coarse, grid, BODY_MARGIN_MM)
 
 
-def find_organs(volume: Volume, grid: Geometry, predict: Predict, scoring: Scoring) -> Box | None:
+def find_organs(
+    volume: Volume,
+    grid: Geometry,
+    predict: Predict,
+    scoring: Scoring,
+    progress: Callable[[int, int], None] | None = None,
+) -> Box | None:
     """The box around all structures that the network itself finds on a grid twice as coarse as its own.
 
     Args:
@@ -128,6 +160,7 @@ def find_organs(volume: Volume, grid: Geometry, predict: Predict, scoring: Scori
         grid: the network's grid for it.
         predict: the network.
         scoring: how the grid is cut up.
+        progress: called as progress(done, total) windows; may raise to stop.
 
     Returns:
         A box of the grid with a margin of 25 mm, or None if nothing was found.
@@ -138,7 +171,9 @@ def find_organs(volume: Volume, grid: Geometry, predict: Predict, scoring: Scori
     tiling = replace(scoring.tiling, overlap=0.0)
     found = [
         scores.argmax(dim=-1) > 0
-        for scores in stream_scores(rows, predict, replace(scoring, preprocess=coarse, tiling=tiling))
+        for scores in stream_scores(
+            rows, predict, replace(scoring, preprocess=coarse, tiling=tiling), progress=progress
+        )
     ]
     mask = torch.cat(found).numpy()
     return _box_around(mask, strided_grid(rows.grid, scoring.stride), grid, ORGANS_MARGIN_MM) if mask.any() else None
@@ -156,6 +191,15 @@ def _box_around(mask: npt.NDArray[np.bool_], place: Geometry, grid: Geometry, ma
     stop = np.clip(np.ceil(index.max(axis=0) + margin).astype(int) + 1, start + 1, last)
     (a, b, c), (d, e, f) = start.tolist(), stop.tolist()
     return Box((a, b, c), (d, e, f))
+
+
+def _air_threshold(values: npt.NDArray[np.float32]) -> float:
+    """A threshold close above the values of air, in a unit that is not known."""
+    middle = _otsu(values)
+    dark, bright = values[values <= middle], values[values > middle]
+    counts, edges = np.histogram(dark, bins=64)
+    air = float(edges[int(np.argmax(counts))])
+    return air + 0.1 * (float(bright.mean()) - air) if bright.size else middle
 
 
 def _otsu(values: npt.NDArray[np.float32]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from effvit_med.engine.model import Model
+from effvit_med.engine.recovery import is_out_of_memory, with_room
 from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.engine.tiling import Size, Tiling, blending_lines, padded_size, place_windows
 from effvit_med.transforms import Labeller, PreparedRows, Preprocess, stack_neighbours, strided_grid
@@ -128,14 +130,14 @@ def stream_scores(
     done = 0
     for number, (first, group) in enumerate(plan.groups):
         with watch("prepare"):
-            values = reader.read(first)
+            values = with_room(partial(reader.read, first), "preparing rows")
         for at in range(0, len(group), scoring.batch_size):
             batch = group[at : at + scoring.batch_size]
             with watch("network"):
                 logits = _predict_windows(values, batch, predict, scoring)
             with watch("stitch"):
                 for start, part in zip(batch, logits, strict=True):
-                    slab.add(part, (first, *start))
+                    with_room(partial(slab.add, part, (first, *start)), "adding up scores")
             done += len(batch)
             if progress:
                 progress(done, plan.windows)
@@ -260,8 +262,18 @@ class _Slab:
 
     def add(self, logits: Float[Tensor, "classes w0 w1 w2"], start: Size) -> None:
         """Add a window's logits, each voxel with its share."""
+        begins = _divide(start, self._plan.stride)
+        try:
+            self._add(logits, begins)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or self._device.type == "cpu":
+                raise
+            self._device = torch.device("cpu")  # slower, and the sums are the same
+            self._total = None if self._total is None else self._total.cpu()
+            self._add(logits, begins)
+
+    def _add(self, logits: Float[Tensor, "classes w0 w1 w2"], begins: Size) -> None:
         plan = self._plan
-        begins = _divide(start, plan.stride)
         if self._total is None:
             lengths = _divide((plan.window[0], *plan.shape[1:]), plan.stride)
             self._total = torch.zeros(*lengths, len(logits), device=self._device)
@@ -314,7 +326,8 @@ class _Reader:
         if self._slices:  # the last slice goes on, because it is a neighbour of the others, which shall not see air
             wanted = range(first - self._neighbours, first + length + self._neighbours)
             index = torch.tensor([min(max(row, 0), plan.size[0] - 1) for row in wanted])
-            values = self._take(int(index[0]), int(index[-1]) + 1).index_select(1, index - int(index[0]))
+            values = self._take(int(index[0]), int(index[-1]) + 1)
+            values = values.index_select(1, (index - int(index[0])).to(values.device))
         else:
             values = self._take(first, min(first + length, plan.size[0]))
             missing[0] = length - values.shape[1]

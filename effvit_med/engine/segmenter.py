@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from effvit_med.engine.contract import is_exported, read_contract
@@ -22,7 +23,7 @@ from effvit_med.engine.model import Model, read_model
 from effvit_med.engine.planning import CaseSize, Plan, PlanOptions, plan_run
 from effvit_med.engine.predictor import Predictor
 from effvit_med.engine.record import describe_device, describe_model, find_oddities, library_versions
-from effvit_med.engine.recovery import Recovering
+from effvit_med.engine.recovery import Recovering, refuse_shortage
 from effvit_med.engine.region import Box, BoxRows, find_body, find_organs
 from effvit_med.engine.scoring import Predict, Scoring, stream_scores
 from effvit_med.engine.settings import Settings
@@ -31,6 +32,7 @@ from effvit_med.engine.tiling import padded_size
 from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.io.spill import make_scratch
 from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
+from effvit_med.transforms.loops import inner_loops
 from effvit_med.volume import Finding, Geometry, Provenance, Segmentation, Step, Volume
 from effvit_med.volume.pages import lies_on_disk
 
@@ -119,6 +121,7 @@ class Segmenter:
         self.model = model if settings.fold is None else model.with_fold(settings.fold)
         self.settings = settings
         self.device = _choose_device(settings.device)
+        inner_loops()  # loaded now, so that the plan counts what they hold
         self._process_bytes = process_bytes()  # before weights and scans, which the plan counts by themselves
         watch = Stopwatch()
         with watch("load model"):
@@ -189,30 +192,30 @@ class Segmenter:
             RefusedError: if the scan is too large for the memory, or the network gives numbers that are not finite.
             CancelledError: if ``cancelled`` said so.
         """
+        if self.settings.threads is not None:  # for the whole process, and another Segmenter may have chosen since
+            torch.set_num_threads(self.settings.threads)
         run = _Run(volume, datetime.now(UTC).isoformat(timespec="seconds"), _Reporter(progress, cancelled))
         run.report("prepare", 0, 1)
         with run.watch("prepare"):
-            rows = PreparedRows(volume, self.model.preprocess, self.device)
-        run.findings += find_oddities(volume, rows.value_range, self.model)
-        plan = self.plan(volume)
+            plan = self.plan(volume)
+            rows = PreparedRows(volume, self.model.preprocess, plan.device)
         for rung in plan.rungs:
             log.warning("memory is short: %s", rung)
+        run.findings += find_oddities(volume, rows.value_range, self.model)
         scoring = self._scoring_of(plan)
         recovering = self._open(plan)
-        predict: Predict = recovering
-        if self.settings.mirror:
-            predict = mirrored(predict, mirror_axes(self.model, rows.grid))
         run.report("prepare", 1, 1)
-        with self._inside(run, rows, predict, scoring) as (source, grid, limited):
+        with self._inside(run, rows, recovering, scoring) as (source, grid, limited):
+            predict = self._mirrored(run, recovering, grid)
             values = self.model.values_of(np.arange(self._predictor.classes)).tolist()
-            confidence = make_scratch(volume.geometry.shape, np.uint8, CONFIDENCE_IN_MEMORY)
             nodes = strided_grid(grid, scoring.stride)
+            confidence = _make_confidence(volume.geometry, nodes)
             labeller = Labeller(nodes, volume.geometry, values, limited=limited, confidence=confidence)
             stream = stream_scores(
                 source, predict, scoring, run.watch, partial(run.report, "network"), plan.slab_device
             )
             for scores in stream:
-                with run.watch("label"):
+                with run.watch("label"), refuse_shortage("labelling"):
                     labeller.push(scores)
         run.findings += [*plan.findings(), *recovering.findings]
         run.details["prepare"] |= {"grid": list(rows.grid.shape), "spacing_mm": list(rows.grid.spacing_mm)}
@@ -224,7 +227,7 @@ class Segmenter:
             **self._predictor.describe(),
             "plan": plan.to_dict(),
         }
-        provenance = self._provenance(run, scoring)
+        provenance = self._provenance(run, scoring, recovering)
         with run.watch("check"):
             result = Segmentation(labeller.labels, volume.geometry, self.model.labels, provenance, labeller.confidence)
         result = result.with_provenance(replace(provenance, steps=self._steps(run)))
@@ -254,24 +257,44 @@ class Segmenter:
                 if self.settings.region == "body":
                     box = find_body(run.volume, rows.grid)
                 else:
-                    box = find_organs(run.volume, rows.grid, predict, scoring)
+                    box = find_organs(run.volume, rows.grid, predict, scoring, partial(run.report, "region"))
         if box is None:
             if self.settings.region != "whole":
                 text = f"No {self.settings.region} was found at low resolution, so the whole scan was segmented."
                 run.findings.append(Finding("REGION_NOT_FOUND", text))
             yield rows, rows.grid, False
             return
+        k = self.model.preprocess.neighbours
+        box = box.grown(scoring.tiling.window, (k, 0, 0), rows.grid.shape)
         run.findings.append(_region_finding(self.settings.region, box, rows.grid))
         run.details["region"] |= {"start": list(box.start), "stop": list(box.stop)}
         yield BoxRows(rows, box), box.crop(rows.grid), True
 
-    def _provenance(self, run: _Run, scoring: Scoring) -> Provenance:
+    def _mirrored(self, run: _Run, predict: Predict, grid: Geometry) -> Predict:
+        """The network, or the mean over mirrored tiles where the settings ask for it."""
+        if not self.settings.mirror:
+            return predict
+        axes = mirror_axes(self.model, grid)
+        names = ", ".join(grid.orientation[axis] for axis in axes) or "none"
+        text = (
+            f"Scores are means over tiles mirrored along the axes towards {names}; never left-right with sided labels."
+        )
+        run.findings.append(Finding("MIRRORED", text))
+        return mirrored(predict, axes)
+
+    def _provenance(self, run: _Run, scoring: Scoring, recovering: Recovering) -> Provenance:
         volume = run.volume
+        tiling = scoring.tiling
+        if self.model.preprocess.spatial_dims == 2:  # how many slices go through together changes nothing
+            tiling = replace(tiling, window=(self.model.tiling.window[0], *tiling.window[1:]))
+        decisive = {**self.settings.that_change_labels(), **self._predictor.decisive()}
+        if recovering.changed_scores:
+            decisive["memory_short"] = [finding.message for finding in recovering.findings]
         return Provenance(
             bundle=self.model.name,
             bundle_version=self.model.version,
             weights_sha256=self.model.weights_sha256,
-            settings={**self._decisive_settings(), **describe_model(self.model, scoring.tiling)},
+            settings={**decisive, **describe_model(self.model, tiling)},
             versions=library_versions(),
             device=describe_device(self.device),
             started=run.started,
@@ -282,10 +305,6 @@ class Segmenter:
 
     def _steps(self, run: _Run) -> tuple[Step, ...]:
         return (*self._loading, *run.watch.steps(run.details))
-
-    def _decisive_settings(self) -> dict[str, Any]:
-        found = self.settings.that_change_labels()
-        return found | {"runtime": self._predictor.choice.name if self._predictor.choice else found["runtime"]}
 
 
 @dataclass
@@ -314,6 +333,14 @@ class _Reporter:
             raise CancelledError(f"Stopped by the user during {phase} ({done} of {total}); nothing was written.")
         if self._progress:
             self._progress(phase, done, total)
+
+
+def _make_confidence(scan: Geometry, nodes: Geometry) -> npt.NDArray[np.uint8]:
+    """Zeros of the shape of a scan, in memory or on disk, planes in the order in which they are labelled."""
+    along = np.abs((np.linalg.inv(nodes.affine) @ scan.affine)[0, :3]) * np.array(scan.shape)
+    order = [int(axis) for axis in np.argsort(-along, kind="stable")]
+    shape = (scan.shape[order[0]], scan.shape[order[1]], scan.shape[order[2]])
+    return make_scratch(shape, np.uint8, CONFIDENCE_IN_MEMORY).transpose(np.argsort(order))
 
 
 def _region_finding(kind: str, box: Box, grid: Geometry) -> Finding:

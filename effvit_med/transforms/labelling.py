@@ -289,6 +289,11 @@ class _Points:
         places = [np.arange(size, dtype=np.float64) for size in target.shape]
         if target.slice_offsets is not None:
             places[target.slice_axis] = np.array(target.slice_offsets)
+        # the first loop goes over the target's axis that runs most along axis 0 of the nodes: fewest planes are touched
+        order = np.argsort(-np.abs(self._matrix[0]), kind="stable")
+        self._order = [int(axis) for axis in order]
+        self._matrix = np.ascontiguousarray(self._matrix[:, order])
+        places = [places[axis] for axis in self._order]
         self._places = places
         self._sizes = np.array(grid.shape, np.int64)
         self._limited = limited
@@ -307,6 +312,7 @@ class _Points:
     def label(self, held: _Nodes, base: int, end: int, sink: Any) -> None:
         """Label the voxels that the nodes from ``base`` to ``end`` finish."""
         *tables, labels, confidence = sink
+        labels, confidence = labels.transpose(self._order), confidence.transpose(self._order)
         to = np.inf if end == self._sizes[0] else end - 1.0
         reach = np.array([self._from, to])
         slices = np.flatnonzero(

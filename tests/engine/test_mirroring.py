@@ -67,3 +67,12 @@ def test_slices_are_not_mirrored_across() -> None:
     model = read_model()
     flat = replace(model, preprocess=replace(model.preprocess, spatial_dims=2))
     assert mirror_axes(flat, SPL) == (-2,)
+
+
+def test_a_name_with_a_side_counts_as_sided() -> None:
+    """Without a code for the side, left or right in the name bars mirroring left-right; other letters do not."""
+    model = read_model()
+    plain = [replace(label, laterality=None) for label in model.labels]
+    assert mirror_axes(replace(model, labels=LabelTable(tuple(plain))), SPL) == (-3, -2)
+    nameless = tuple(label for label in plain if not label.name.startswith("kidney"))
+    assert mirror_axes(replace(model, labels=LabelTable(nameless)), SPL) == (-3, -2, -1)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from effvit_med.engine import Segmenter, Settings, open_model, read_model
+from effvit_med.engine.export import export_model
 from effvit_med.engine.predictor import Predictor
 from effvit_med.errors import SettingsError, WeightsError
 from effvit_med.networks import save_weights
+from effvit_med.volume import Geometry, Volume
 
 CPU = torch.device("cpu")
 
@@ -97,3 +100,31 @@ def test_memory_counts_the_weights_of_all_folds(folds: Path) -> None:
     one = Predictor(read_model(folds).with_fold(1), Settings(device="cpu"), CPU).memory(shape)
     assert both.weights_bytes == 2 * one.weights_bytes
     assert both.activations_bytes == one.activations_bytes
+
+
+def test_folds_are_not_exported_as_one(folds: Path, tmp_path: Path) -> None:
+    """A file holds one network: an ensemble is refused, and nothing is written."""
+    with pytest.raises(SettingsError, match="tiny has 2 folds; a file holds one network"):
+        export_model(read_model(folds), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("settings", [{"fold": 1}, {"mirror": True}, {"precision": "bfloat16"}, {"overlap": 0.25}])
+def test_what_changes_labels_changes_the_identity(folds: Path, settings: dict[str, object]) -> None:
+    """A run with another fold, with mirrors, in another arithmetic or tiling is another job."""
+    scan = Volume(np.zeros((8, 16, 16), np.int16), Geometry(np.diag([4.0, 4, 4, 1]), (8, 16, 16)), "CT")
+    plain, other = (
+        Segmenter(open_model(folds), Settings.from_values(device="cpu", **chosen)).segment(scan).provenance
+        for chosen in ({}, settings)
+    )
+    assert plain.identity() != other.identity()
+
+
+def test_how_much_goes_through_at_once_does_not(folds: Path) -> None:
+    """Batch size, threads and memory are no part of the identity."""
+    scan = Volume(np.zeros((8, 16, 16), np.int16), Geometry(np.diag([4.0, 4, 4, 1]), (8, 16, 16)), "CT")
+    plain, other = (
+        Segmenter(open_model(folds), Settings.from_values(device="cpu", **chosen)).segment(scan).provenance
+        for chosen in ({}, {"batch_size": 3, "memory_gb": 20.0})
+    )
+    assert plain.identity() == other.identity()

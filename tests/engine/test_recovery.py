@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from effvit_med.engine import recovery
-from effvit_med.engine.recovery import Recovering, is_out_of_memory, shrink_window
-from effvit_med.errors import RefusedError
+from effvit_med.engine.recovery import Recovering, is_out_of_memory, shrink_window, with_room
+from effvit_med.errors import RefusedError, SettingsError
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -301,3 +301,44 @@ def test_a_run_that_truly_runs_out_of_memory_finishes(body: str, words: str) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("True True Memory ran out in the middle of the run:"), done.stdout
     assert words in done.stdout
+
+
+def test_a_fallback_that_cannot_be_made_leaves_the_shortage_to_be_told() -> None:
+    """A runtime that needs its device is no remedy; the user hears of memory, not of devices."""
+
+    def never(tiles: Tensor) -> Tensor:
+        raise MemoryError
+
+    def make() -> Predict:
+        raise SettingsError("The runtime tensorrt needs a CUDA device; the device is cpu.")
+
+    with pytest.raises(RefusedError, match="NOT_ENOUGH_MEMORY"):
+        Recovering(never, (1, 1), (8, 8), make)(torch.zeros(1, 1, 8, 8))
+
+
+def test_what_fails_once_for_memory_is_done_again() -> None:
+    """After what nobody needs was given back; the second failure is a refusal that says what was being done."""
+    failures = iter([MemoryError(), None, MemoryError(), MemoryError()])
+
+    def act() -> int:
+        error = next(failures)
+        if error:
+            raise error
+        return 7
+
+    assert with_room(act, "counting") == 7
+    with pytest.raises(RefusedError, match=r"NOT_ENOUGH_MEMORY.*while counting"):
+        with_room(act, "counting")
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    """An error that is none of memory comes through at once."""
+    calls: list[int] = []
+
+    def act() -> None:
+        calls.append(1)
+        raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
+
+    with pytest.raises(RuntimeError, match="must match"):
+        with_room(act, "counting")
+    assert calls == [1]

@@ -106,6 +106,50 @@ def test_rows_of_a_box_are_those_of_the_whole() -> None:
     assert torch.equal(part.read(1, 3), values[:, 3:5, 3:8, 4:9])
 
 
+def test_both_legs_are_body() -> None:
+    """Parts that do not touch are all held, unless they are tiny."""
+    array = np.full((40, 80, 80), -1000, np.int16)
+    array[5:35, 30:50, 8:28] = 40
+    array[5:35, 30:50, 50:72] = 40
+    array[0:2, 0:2, 0:2] = 40  # a cable
+    scan = Volume(array, Geometry(AFFINE, array.shape), "CT")
+    grid = network_grid(scan.geometry, "SPL", (2.5, 2.5, 2.5))
+    box = find_body(scan, grid)
+    assert box is not None
+    for index in ([5, 30, 8], [34, 49, 71]):
+        assert _holds(box, grid, scan, np.array(index))
+    assert box.start[1] > 0
+
+
+def test_a_fading_mr_keeps_its_ends() -> None:
+    """Towards the end of a coil the signal falls; what is still well above air stays in the box."""
+    fall = 1000 * np.exp(-((np.arange(60) - 30) ** 2) / (2 * 15.0**2)) + 20
+    array = np.full((60, 60, 60), 8.0, np.float32)
+    array[:, 15:45, 15:45] = np.maximum(fall, 126)[:, None, None]
+    scan = Volume(array, Geometry(np.diag([4.0, 4, 4, 1])[[2, 1, 0, 3]], array.shape), "MR")
+    grid = network_grid(scan.geometry, "SPL", (4.0, 4.0, 4.0))
+    box = find_body(scan, grid)
+    assert box is not None
+    assert box.shape[0] == 60
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), min_size=3, max_size=3),
+    st.tuples(*[st.integers(1, 40)] * 3),
+    st.tuples(*[st.integers(0, 3)] * 3),
+)
+def test_a_grown_box_holds_a_window_of_the_grid(parts, least, margin) -> None:
+    """It holds the box and its margin, is at least as large as asked or the whole axis, and stays in the grid."""
+    shape = tuple(start + size + 5 for start, size in parts)
+    box = Box(tuple(start for start, _ in parts), tuple(start + size for start, size in parts))
+    grown = box.grown(least, margin, shape)
+    for axis in range(3):
+        assert grown.start[axis] == 0 or grown.start[axis] <= box.start[axis] - margin[axis]
+        assert grown.stop[axis] == shape[axis] or grown.stop[axis] >= box.stop[axis] + margin[axis]
+        assert 0 <= grown.start[axis] < grown.stop[axis] <= shape[axis]
+        assert grown.shape[axis] >= min(least[axis], shape[axis])
+
+
 @pytest.mark.parametrize("region", ["body", "organs"])
 def test_inside_the_region_labels_hardly_change(region: str) -> None:
     """The shipped model finds in the box what it finds in the whole scan, and the record says what was left out."""
