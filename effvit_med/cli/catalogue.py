@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
-from effvit_med.cli.app import commands
+from effvit_med.cli.app import BUNDLE_HELP, commands
 
 if TYPE_CHECKING:
     from effvit_med.engine.catalogue import ModelCost
@@ -20,18 +20,16 @@ _MODELS_HEADING = (
 
 
 @commands.command(epilog=NOTICE)
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="folder of a bundle; the one that comes along if not given"
-)
+@click.option("--bundle", type=click.Path(path_type=Path), help=BUNDLE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout")
 def info(bundle: Path | None, as_json: bool) -> None:
     """Show versions, devices, and what a bundle segments."""
     import torch
 
-    from effvit_med.engine import read_model
+    from effvit_med.engine import open_model
     from effvit_med.engine.record import library_versions
 
-    model = read_model(bundle)
+    model = open_model(bundle)
     document = {
         "versions": library_versions(),
         "devices": ["cpu"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,8 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 @click.option("--format", "file_format", type=click.Choice(FORMATS), default="onnx", show_default=True,
               help="ONNX, OpenVINO, or a program of torch.export")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
-              help="arithmetic; int8 is calibrated on a sample case, and refused where it loses Dice")  # fmt: skip
+              help="float32 in every format, bfloat16 in OpenVINO, int8 in ONNX and OpenVINO: calibrated on "
+              "the phantom that comes along, and refused where it loses Dice")  # fmt: skip
 @click.option("--case", "sample", type=click.Path(path_type=Path, exists=True),
               help="scan for the parity gate; the phantom that comes along if not given")  # fmt: skip
 @click.option("--least-agreement", type=click.FloatRange(0, 1),
@@ -46,9 +49,13 @@ def export(output: Path, bundle: Path | None, quiet: bool, **options: Any) -> No
     """
     start_logging(quiet, verbose=False)
     from effvit_med.engine import read_model
+    from effvit_med.engine.contract import is_exported
     from effvit_med.engine.export import export_model
 
-    with progress_bar(hidden=quiet) as bar:
+    if bundle and is_exported(bundle):
+        raise click.UsageError(f"{bundle} is exported already; give the bundle that it was made from.")
+    # stdout is for the answer alone; the packages below write what they like
+    with progress_bar(hidden=quiet) as bar, contextlib.redirect_stdout(sys.stderr):
         model = read_model(bundle)
         model = model.with_fold(options["fold"]) if options["fold"] else model
         result = export_model(model, output, _export_options(options, bar.update), bar.update)

@@ -8,6 +8,7 @@ agree with the network it was made from.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -104,6 +105,7 @@ class Contract(_Part):
     labelling: str = LABELLING
     parity: ContractParity
     versions: dict[str, str]
+    contract_sha256: Annotated[str, Field(description="of all the rest of this file; set when it is written")] = ""
 
     def to_model(self, folder: Path) -> Model:
         """The model as the engine uses it, whose weights file is the exported network.
@@ -177,9 +179,15 @@ def read_contract(folder: Path) -> Contract:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{folder} is no exported model: {path} cannot be read ({error}).") from error
     try:
-        return Contract.model_validate_json(text)
+        contract = Contract.model_validate_json(text)
     except ValidationError as error:
         raise SettingsError(f"{path}: {describe(error)}") from error
+    if contract.contract_sha256 != _digest(contract):
+        raise SettingsError(
+            f"{path} was changed after the export, so that what it says no longer went through the parity gate. Export "
+            "the model again with what you want."
+        )
+    return contract.model_copy(update={"contract_sha256": ""})
 
 
 def write_contract(folder: Path, contract: Contract) -> None:
@@ -192,10 +200,20 @@ def write_contract(folder: Path, contract: Contract) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
+    write_json(folder / CONTRACT_FILE, {**_plain(contract), "contract_sha256": _digest(contract)})
+
+
+def _plain(contract: Contract) -> dict[str, Any]:
     plain = contract.model_dump(mode="json", exclude={"model": {"preprocess", "tiling"}})
     plain["model"]["preprocess"] = asdict(contract.model.preprocess)
     plain["model"]["tiling"] = asdict(contract.model.tiling)
-    write_json(folder / CONTRACT_FILE, plain)
+    return plain
+
+
+def _digest(contract: Contract) -> str:
+    """The SHA-256 of all that a contract says but this digest itself."""
+    said = {name: value for name, value in _plain(contract).items() if name != "contract_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(folder: Path, contract: Contract) -> None:

@@ -182,6 +182,8 @@ def open_exported(folder: Path, device: torch.device, threads: int | None = None
     contract = read_contract(folder)
     check_files(folder, contract)
     slices = contract.model.tiling.window[0] if len(contract.window) == 2 else 1
+    if contract.precision == "int8":  # its file takes one tile at a time
+        batch_size = slices = 1
     graph = Graph(
         path=folder / contract.files[0].name,
         device=device,
@@ -315,11 +317,33 @@ def _versions() -> dict[str, str]:
     return {"effvit-med": effvit_med.__version__, "python": platform.python_version(), **package_versions(*names)}
 
 
+def _require_ours(folder: Path) -> None:
+    """Nothing, if a folder holds an export and nothing else, so that it may be replaced; or nothing at all.
+
+    Raises:
+        OutputError: if something of the user's lies in it.
+    """
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is a file; choose a folder for the export.")
+    present = {path.name for path in folder.iterdir()}
+    if not present:
+        return
+    if CONTRACT_FILE not in present:
+        raise OutputError(f"{folder} holds something that is no exported model; choose another folder.")
+    ours = {CONTRACT_FILE, *(file.name for file in read_contract(folder).files)}
+    strange = sorted(present - ours)
+    if strange:
+        named = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
+        raise OutputError(
+            f"{folder} holds an earlier export and also {named}; choose another folder, or move that away."
+        )
+
+
 @contextmanager
 def _replaced_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder to fill, which becomes ``folder`` when the block ends well and is removed when it does not."""
-    if folder.exists() and not (folder / CONTRACT_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder} holds something that is no exported model; choose another folder.")
+    if folder.exists():
+        _require_ours(folder)
     mark = secrets.token_hex(4)
     hidden, former = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("partial", "former"))
     try:

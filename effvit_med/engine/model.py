@@ -199,7 +199,7 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
     except OSError as error:
         raise InputError(f"{folder} is no effvit-med bundle: {path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML file: {error}.") from error
+        raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no settings: expected names and values, found {type(content).__name__}.")
     try:

@@ -118,6 +118,10 @@ class Segmenter:
     def __init__(self, model: Model, settings: Settings, *, keeps_freed_memory: bool = False) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        if settings.fold is not None and is_exported(model.weights.parent):
+            raise SettingsError(
+                f"The fold is {settings.fold}; {model.weights.parent} is exported and holds one network."
+            )
         self.model = model if settings.fold is None else model.with_fold(settings.fold)
         self.settings = settings
         self.device = _choose_device(settings.device)
@@ -126,6 +130,7 @@ class Segmenter:
         watch = Stopwatch()
         with watch("load model"):
             self._predictor = Predictor(self.model, settings, self.device)
+            self._predictor.open(self.model.tiling.window, settings.batch_size)  # what cannot run is said now
         self._loading = watch.steps()  # goes into the record of the first volume
         self._keeps_freed_memory = keeps_freed_memory
         padded_size((1, 1, 1), model.tiling.window, self._predictor.stride)

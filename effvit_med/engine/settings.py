@@ -74,5 +74,7 @@ def describe(error: ValidationError) -> str:
     parts = []
     for found in error.errors():
         where = ".".join(str(part) for part in found["loc"])
-        parts.append(f"{where} is {found['input']!r}: {found['msg']}" if where else found["msg"])
+        value = repr(found["input"])
+        value = value if len(value) <= 80 else f"{value[:77]}..."
+        parts.append(f"{where} is {value}: {found['msg']}" if where else found["msg"])
     return "; ".join(parts) + "."

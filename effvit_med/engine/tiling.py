@@ -24,7 +24,7 @@ class Tiling:
     Args:
         window: size of a window along each axis of the network's grid. For 2D networks the first is the number of
             slices that go through together.
-        overlap: how much of a window its neighbour shares, 0 up to but not including 1.
+        overlap: how much of a window its neighbour shares, 0 to 0.9.
 
     Raises:
         SettingsError: if a size is below 1 or the overlap is out of range.
@@ -38,8 +38,8 @@ class Tiling:
     def __post_init__(self) -> None:
         if [size >= 1 for size in self.window] != [True] * 3:
             raise SettingsError(f"The window is {self.window}; give three sizes of at least 1.")
-        if not 0 <= self.overlap < 1:
-            raise SettingsError(f"The overlap is {self.overlap}; it must be at least 0 and below 1.")
+        if not 0 <= self.overlap <= 0.9:
+            raise SettingsError(f"The overlap is {self.overlap}; it must lie from 0 to 0.9.")
 
 
 def padded_size(shape: Size, window: Size, stride: Size) -> Size:

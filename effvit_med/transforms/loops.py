@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 
+from effvit_med.errors import SettingsError
 from effvit_med.transforms import tensor_loops
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,15 @@ SWITCH = "EFFVIT_MED_LOOPS"
 
 
 def inner_loops() -> ModuleType:
-    """`compiled_loops` where numba is installed and not switched off, else `tensor_loops`."""
-    return tensor_loops if os.environ.get(SWITCH, "") == "torch" else _load()
+    """`compiled_loops` where numba is installed and not switched off, else `tensor_loops`.
+
+    Raises:
+        SettingsError: if the switch says something else.
+    """
+    switch = os.environ.get(SWITCH, "")
+    if switch not in ("", "numba", "torch"):
+        raise SettingsError(f"{SWITCH} is {switch!r}; it must be torch or numba, or not be set.")
+    return tensor_loops if switch == "torch" else _load()
 
 
 @functools.cache

@@ -146,3 +146,10 @@ def test_a_contract_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -
     """A folder that does not exist is named."""
     with pytest.raises(OutputError, match="absent"):
         write_contract(tmp_path / "absent", _contract())
+
+
+def test_a_contract_that_was_edited_is_refused(folder: Path) -> None:
+    """Another overlap did not go through the parity gate."""
+    _change(folder, "model", "tiling", "overlap", value=0.25)
+    with pytest.raises(SettingsError, match="was changed after the export"):
+        read_contract(folder)

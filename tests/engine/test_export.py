@@ -164,10 +164,23 @@ def test_the_gate_refuses_what_is_not_reached(model: Model, exported: Path, made
 
 
 def test_an_earlier_export_is_replaced(model: Model, exported: Path, made: bytes) -> None:
-    """The folder of an earlier export takes the new one, and no file of the old one stays."""
-    (exported / "stale.bin").write_bytes(b"")
+    """The folder of an earlier export takes the new one."""
+    before = (exported / CONTRACT_FILE).stat().st_ino
     export_model(model, exported)
     assert {path.name for path in exported.iterdir()} == {"model.onnx", CONTRACT_FILE}
+    assert (exported / CONTRACT_FILE).stat().st_ino != before
+
+
+def test_what_the_user_put_beside_an_export_is_never_lost(model: Model, exported: Path, made: bytes) -> None:
+    """A file that is not of the export keeps the folder from being replaced; it is named."""
+    notes = exported / "NOTES.md"
+    notes.write_text("mine", encoding="utf-8")
+    try:
+        with pytest.raises(OutputError, match=r"an earlier export and also NOTES\.md"):
+            export_model(model, exported)
+        assert notes.read_text(encoding="utf-8") == "mine"
+    finally:
+        notes.unlink()
 
 
 def test_a_folder_of_something_else_is_left_alone(model: Model, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,3 +172,27 @@ def test_a_network_that_gives_no_numbers_is_refused(tiny_bundle: Path, tmp_path:
     save_weights(network, model.weights, {})
     with pytest.raises(RefusedError, match="NOT_FINITE"):
         Segmenter(read_model(copy), Settings(device="cpu")).segment(SCAN)
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+@pytest.mark.parametrize("kind", ["window", "percentile"])
+def test_networks_of_slices_segment(tiny_bundle: Path, tmp_path: Path, neighbours: int, kind: str) -> None:
+    """2D and 2.5D networks, with either kind of intensity, label a whole scan, the same for any slices at a time."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    path = copy / "configs" / "model.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["network"] |= {"spatial_dims": 2, "in_channels": 2 * neighbours + 1}
+    content["preprocess"] |= {"spatial_dims": 2, "neighbours": neighbours}
+    content["preprocess"]["intensity"] = {"kind": kind, "low": 1, "high": 99}
+    labels = []
+    for slices in (1, 5):
+        content["tiling"]["window"] = [slices, 32, 32]
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        model = read_model(copy)
+        torch.manual_seed(0)
+        save_weights(model.build_network(), model.weights, {})
+        labels.append(Segmenter(model, Settings(device="cpu")).segment(SCAN).labels)
+    assert labels[0].shape == SCAN.geometry.shape
+    assert len(np.unique(labels[0])) > 1
+    assert np.mean(labels[0] == labels[1]) > 0.999

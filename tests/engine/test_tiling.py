@@ -75,7 +75,7 @@ def test_a_window_off_the_stride_is_refused() -> None:
         padded_size((10, 10, 10), (6, 8, 8), (4, 4, 4))
 
 
-@pytest.mark.parametrize(("window", "overlap"), [((0, 8, 8), 0.5), ((8, 8, 8), 1.0), ((8, 8, 8), -0.1)])
+@pytest.mark.parametrize(("window", "overlap"), [((0, 8, 8), 0.5), ((8, 8, 8), 0.95), ((8, 8, 8), -0.1)])
 def test_a_wrong_tiling_is_refused(window, overlap: float) -> None:
     """The error shows the value."""
     with pytest.raises(

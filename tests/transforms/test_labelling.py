@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effvit_med.errors import GeometryError, RefusedError
+from effvit_med.errors import GeometryError, RefusedError, SettingsError
 from effvit_med.transforms import Labeller, label_grid, map_axes, network_grid, resample, strided_grid
 from effvit_med.transforms.labelling import confidence_levels
 from effvit_med.transforms.loops import SWITCH
@@ -195,3 +195,10 @@ def test_progress_of_label_grid_counts_rows() -> None:
     calls: list[tuple[int, int]] = []
     label_grid(torch.zeros(2, 5, 2, 2), grid, grid, lambda done, total: calls.append((done, total)))
     assert calls[-1] == (5, 5)
+
+
+def test_a_switch_that_says_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable and what it may say."""
+    monkeypatch.setenv(SWITCH, "rubbish")
+    with pytest.raises(SettingsError, match="EFFVIT_MED_LOOPS is 'rubbish'; it must be torch or numba"):
+        label_grid(torch.zeros(2, 2, 2, 2), Geometry(np.eye(4), (2, 2, 2)), Geometry(np.eye(4), (2, 2, 2)))

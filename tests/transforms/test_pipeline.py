@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effvit_med.errors import InputError, RefusedError, SettingsError
-from effvit_med.transforms import Intensity, Preprocess, prepare, scale_intensity, stack_neighbours
-from effvit_med.volume import Geometry, Volume
+from effvit_med.transforms import (
+    Intensity,
+    PreparedRows,
+    Preprocess,
+    pipeline,
+    prepare,
+    scale_intensity,
+    stack_neighbours,
+)
+from effvit_med.transforms.pipeline import preparing_memory
+from effvit_med.volume import Geometry, Volume, pages
 
 
 def test_percentiles_ignore_a_bright_outlier() -> None:
@@ -93,3 +102,39 @@ def test_prepare_puts_an_upside_down_scan_the_right_way_up() -> None:
     where = np.unravel_index(int(prepared.values.argmax()), prepared.values.shape)
     assert where == (0, 7, 0, 11)
     assert prepared.grid.orientation == "SPL"
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_range_of_values_is_that_of_all_planes(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever axis lies outermost in memory, the ends are found in its first and its last plane."""
+    monkeypatch.setattr(pages, "SLAB_BYTES", 64)
+    array = np.asarray(np.zeros((5, 6, 7), np.int16), order=order)
+    array[0, 0, 0], array[4, 5, 6] = -7, 9
+    rows = PreparedRows(Volume(array, Geometry(np.eye(4), array.shape)), Preprocess((1.0, 1.0, 1.0)))
+    assert rows.value_range == (-7.0, 9.0)
+
+
+@pytest.mark.parametrize("kind", ["window", "percentile"])
+def test_rows_read_twice_are_scaled_once(kind: str) -> None:
+    """Scaling in place changes nothing that is kept: the same rows come again, and they are those of the whole."""
+    array = np.random.default_rng(0).normal(size=(9, 10, 11)).astype(np.float32)
+    volume = Volume(array, Geometry(np.eye(4), array.shape))
+    settings = Preprocess((1.5, 1.5, 1.5), intensity=Intensity(kind, 1, 99))
+    rows = PreparedRows(volume, settings)
+    first = rows.read(1, 4).clone()
+    assert torch.equal(rows.read(1, 4), first)
+    assert torch.equal(prepare(volume, settings).values[:, 1:4], first)
+    assert np.array_equal(array, np.random.default_rng(0).normal(size=(9, 10, 11)).astype(np.float32))
+
+
+def test_percentiles_are_the_same_held_or_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid too large to hold is made several times, in small parts, and scaled alike; the plan knows which."""
+    array = np.random.default_rng(0).normal(size=(9, 10, 11)).astype(np.float32)
+    volume = Volume(array, Geometry(np.eye(4), array.shape))
+    settings = Preprocess((1.0, 1.0, 1.0), intensity=Intensity("percentile", 1, 99))
+    held = prepare(volume, settings).values
+    assert preparing_memory(volume, settings).held_bytes == 4 * array.size
+    monkeypatch.setattr(pipeline, "HELD_VALUES", 10)
+    monkeypatch.setattr(pipeline, "_PART_VALUES", 120)
+    assert preparing_memory(volume, settings).held_bytes == 0
+    assert torch.allclose(prepare(volume, settings).values, held, atol=1e-6)
