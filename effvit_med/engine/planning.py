@@ -1,11 +1,10 @@
 """The plan of a run before it starts: what memory it needs, and what gives way where that is too much.
 
-The formulas follow the engine: windows ordered along axis 0, scores kept for the rows that windows still touch.
+What each part takes is said in `effvit_med.engine.footprint`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -13,97 +12,16 @@ from typing import Any
 
 import torch
 
-from effvit_med.engine.memory import MIB, NetworkMemory, allocator_bytes, machine_memory, process_bytes
+from effvit_med.engine.footprint import PROCESSOR, CaseSize, Choice, Part, PlanOptions, list_parts, place_of
+from effvit_med.engine.memory import MIB, NetworkMemory, machine_memory, process_bytes
 from effvit_med.engine.recovery import shrink_window
 from effvit_med.engine.tiling import Size
 from effvit_med.errors import RefusedError, SettingsError
 from effvit_med.volume import Finding
 
+__all__ = ["CaseSize", "Part", "Plan", "PlanOptions", "plan_run"]
+
 SHARE_OF_FREE = 0.8  # what a plan takes of the memory free now, where the user says nothing
-PROCESSOR = "processor"
-
-
-@dataclass(frozen=True)
-class CaseSize:
-    """The sizes of a case that decide what memory it needs.
-
-    Attributes:
-        shape: voxels of the scan along each axis.
-        item_bytes: bytes of a voxel of the scan.
-        grid: voxels of the padded network grid; axis 0 is the one that the engine streams along.
-        classes: classes of the network, background included.
-        stride: grid voxels per voxel of the network's output.
-        confidence: whether the 8-bit confidence is wanted beside the labels.
-        scan_in_memory: False where the reader leaves the scan on disk.
-    """
-
-    shape: Size
-    item_bytes: int
-    grid: Size
-    classes: int
-    stride: Size
-    confidence: bool = True
-    scan_in_memory: bool = True
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """What the user and the bundle want, before anything gives way.
-
-    Attributes:
-        device: where the network runs.
-        precision: of its arithmetic.
-        window: size of a window on the network's grid; for 2D networks the first is slices that go through together.
-        overlap: of neighbouring windows.
-        batch_size: windows that go through together.
-        spatial_dims: of the network, 2 or 3.
-        slices_per_input: channels of the network.
-        smallest_window: what windows must not fall below, per axis of the grid; the network's deepest stride.
-        memory_limit_bytes: the most that the process may hold of the machine's memory; None for what it holds now and
-            80 % of what is free now.
-        accelerator_limit_bytes: the most that it may take of the accelerator's; None for 80 % of what is free now.
-        process_bytes: what it holds before the scan is read and the weights are loaded; None for what it holds now,
-            which counts twice what is loaded already.
-        keeps_freed_memory: what `effvit_med.engine.allocation.keep_freed_memory` returned.
-
-    Raises:
-        SettingsError: if a limit or the batch size is not above 0.
-    """
-
-    device: torch.device
-    precision: str
-    window: Size
-    overlap: float
-    batch_size: int
-    spatial_dims: int
-    slices_per_input: int
-    smallest_window: Size
-    memory_limit_bytes: int | None = None
-    accelerator_limit_bytes: int | None = None
-    process_bytes: int | None = None
-    keeps_freed_memory: bool = False
-
-    def __post_init__(self) -> None:
-        for name, limit in (("memory", self.memory_limit_bytes), ("accelerator", self.accelerator_limit_bytes)):
-            if limit is not None and limit <= 0:
-                raise SettingsError(f"The {name} limit is {limit} bytes; it must be above 0.")
-        if self.batch_size < 1:
-            raise SettingsError(f"The batch size is {self.batch_size}; it must be at least 1.")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One thing that takes memory.
-
-    Attributes:
-        name: what it is.
-        bytes: how much it takes at most.
-        where: ``processor``, ``cuda`` or ``mps``.
-    """
-
-    name: str
-    bytes: int
-    where: str
 
 
 @dataclass(frozen=True)
@@ -217,14 +135,15 @@ def plan_run(size: CaseSize, options: PlanOptions, network_bytes: Callable[[tupl
         SettingsError: if the window is no multiple of the output stride.
 
     Examples:
+        >>> import math
         >>> size = CaseSize((300, 512, 512), 2, (200, 280, 280), 14, (2, 2, 2))
         >>> options = PlanOptions(torch.device("cpu"), "float32", (64, 96, 96), 0.5, 4, 3, 1, (32, 32, 32),
-        ...                       memory_limit_bytes=1100 * MIB, process_bytes=300 * MIB)
+        ...                       memory_limit_bytes=1200 * MIB, process_bytes=300 * MIB)
         >>> plan = plan_run(size, options, lambda tile: NetworkMemory(4 * MIB, 150 * math.prod(tile)))
         >>> plan.window, plan.batch_size
         ((64, 96, 96), 2)
         >>> plan.rungs
-        ('2 windows at a time in place of 4: ... of 1100.0 MiB on the processor were needed.',)
+        ('2 windows at a time in place of 4: ... of 1200.0 MiB on the processor were needed.',)
     """
     if any(length % step for length, step in zip(options.window, size.stride, strict=True)):
         raise SettingsError(f"The window {options.window} must be a multiple of the output stride {size.stride}.")
@@ -296,103 +215,29 @@ class _Budget:
         held = process_bytes() if options.process_bytes is None else options.process_bytes
         limits = {PROCESSOR: options.memory_limit_bytes or held + _share_of_free(torch.device("cpu"))}
         if options.device.type != "cpu":
-            limits[_place(options.device)] = options.accelerator_limit_bytes or _share_of_free(options.device)
+            limits[place_of(options.device)] = options.accelerator_limit_bytes or _share_of_free(options.device)
         return cls(size, options, held, limits, cache(network_bytes))
 
     def plan(self, device: torch.device, slab_device: torch.device, window: Size, batch: int) -> Plan:
         """The plan for a choice, whether it fits or not."""
-        places = {PROCESSOR, _place(device)}
+        places = {PROCESSOR, place_of(device)}
+        choice = Choice(device, slab_device, window, batch)
         return Plan(
             device=device,
             slab_device=slab_device,
             window=window,
             overlap=self.options.overlap,
             batch_size=batch,
-            parts=tuple(self._parts(device, slab_device, window, batch)),
+            parts=tuple(list_parts(self.size, self.options, self.held_bytes, self.network_bytes, choice)),
             limit_bytes={place: limit for place, limit in self.limits.items() if place in places},
             rungs=(),
             wanted_window=self.options.window,
             spatial_dims=self.options.spatial_dims,
         )
 
-    def _parts(self, device: torch.device, slab_device: torch.device, window: Size, batch: int) -> Iterator[Part]:
-        size, options, place, slab_place = self.size, self.options, _place(device), _place(slab_device)
-        tile = tile_shape(window, batch, options)
-        network = self.network_bytes(tile)
-        logits = 4 * batch * size.classes * math.prod(_divide(window, size.stride))
-        yield Part("process before the scan", self.held_bytes, PROCESSOR)
-        yield Part("weights", network.weights_bytes, place)
-        yield Part("activations", activations_bytes(network.activations_bytes, logits, batch), place)
-        extra = allocator_bytes(network.activations_bytes, place == PROCESSOR, options.keeps_freed_memory)
-        yield Part("allocator and libraries", extra, place)
-        yield Part("tiles", 4 * math.prod(tile), PROCESSOR)
-        if place != PROCESSOR:
-            yield Part("tiles on the accelerator", 4 * math.prod(tile), place)
-        if slab_place != place:
-            yield Part("logits on their way", logits, slab_place)
-        yield Part("prepared rows", prepared_bytes(size, options, window), PROCESSOR)
-        yield Part("rolling scores", scores_bytes(size, options, window), slab_place)
-        yield Part("finished slab", slab_bytes(size, options, window), PROCESSOR)
-        if size.scan_in_memory:
-            yield Part("scan", size.item_bytes * math.prod(size.shape), PROCESSOR)
-        yield Part("labels", labels_bytes(size), PROCESSOR)
-        if size.confidence:
-            yield Part("confidence", math.prod(size.shape), PROCESSOR)
-
-
-def tile_shape(window: Size, batch: int, options: PlanOptions) -> tuple[int, ...]:
-    """What the network is called with: slices are batch entries of a 2D network."""
-    if options.spatial_dims == 2:
-        return (batch * window[0], options.slices_per_input, *window[1:])
-    return (batch, options.slices_per_input, *window)
-
-
-def activations_bytes(network_bytes: int, logits_bytes: int, batch: int) -> int:
-    """A call of the network, or, once only its logits are left, these and the weighted ones of a window."""
-    return max(network_bytes, logits_bytes + logits_bytes // batch)
-
-
-def advance(options: PlanOptions, window: Size, stride: Size) -> int:
-    """How many rows of the grid windows move on by at the most; slices of a 2D network do not overlap."""
-    return window[0] if options.spatial_dims == 2 else max(stride[0], math.floor(window[0] * (1 - options.overlap)))
-
-
-def prepared_bytes(size: CaseSize, options: PlanOptions, window: Size) -> int:
-    """Rows of the resampled scan, float32: those of the windows at work and those they move on to, with neighbours."""
-    neighbours = options.slices_per_input - 1 if options.spatial_dims == 2 else 0
-    rows = min(size.grid[0], window[0] + advance(options, window, size.stride) + neighbours)
-    return 4 * rows * size.grid[1] * size.grid[2]
-
-
-def scores_bytes(size: CaseSize, options: PlanOptions, window: Size) -> int:
-    """Rows of scores that are not finished, float32: a window's, and a copy of what is left while it moves on."""
-    nodes = _divide(size.grid, size.stride)
-    rows = math.ceil((2 * window[0] - advance(options, window, size.stride)) / size.stride[0])
-    return 4 * rows * nodes[1] * nodes[2] * size.classes
-
-
-def slab_bytes(size: CaseSize, options: PlanOptions, window: Size) -> int:
-    """Finished rows that are being labelled, float32: one advance, and a row on either side to interpolate from."""
-    nodes = _divide(size.grid, size.stride)
-    rows = min(nodes[0], math.ceil(advance(options, window, size.stride) / size.stride[0]) + 2)
-    return 4 * rows * nodes[1] * nodes[2] * size.classes
-
-
-def labels_bytes(size: CaseSize) -> int:
-    """Labels of every voxel of the scan: one byte each, two where there are more than 255 structures."""
-    return math.prod(size.shape) * (1 if size.classes <= 256 else 2)
-
 
 def _share_of_free(device: torch.device) -> int:
     return int(SHARE_OF_FREE * machine_memory(device).free_bytes)
-
-
-def _divide(sizes: Size, steps: Size) -> Size:
-    return -(-sizes[0] // steps[0]), -(-sizes[1] // steps[1]), -(-sizes[2] // steps[2])
-
-
-def _place(device: torch.device) -> str:
-    return PROCESSOR if device.type == "cpu" else device.type
 
 
 def _times(sizes: tuple[int, ...]) -> str:

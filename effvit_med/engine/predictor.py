@@ -153,7 +153,7 @@ class Predictor:
         except (OSError, ValueError, TypeError):
             found = network_memory(self._networks[0], tile_shape, self._settings.precision)
         with contextlib.suppress(OutputError):
-            write_json(path, asdict(found))
+            write_json(path, asdict(replace(found, tracing_bytes=0)))  # what finding it out took is taken once
         return found
 
     def _runtimes(self, window: tuple[int, ...], tiles: int, device: torch.device) -> list[Runtime]:

@@ -33,6 +33,7 @@ from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.io.spill import make_scratch
 from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
 from effvit_med.transforms.loops import inner_loops
+from effvit_med.transforms.pipeline import preparing_memory
 from effvit_med.volume import Finding, Geometry, Provenance, Segmentation, Step, Volume
 from effvit_med.volume.pages import lies_on_disk
 
@@ -162,6 +163,7 @@ class Segmenter:
             stride=scoring.stride,
             confidence=math.prod(volume.geometry.shape) <= CONFIDENCE_IN_MEMORY,
             scan_in_memory=not lies_on_disk(volume.array),
+            preparing=preparing_memory(volume, preprocess),
         )
         options = PlanOptions(
             device=self.device,
@@ -176,6 +178,8 @@ class Segmenter:
             accelerator_limit_bytes=limit,
             process_bytes=self._process_bytes,
             keeps_freed_memory=self._keeps_freed_memory,
+            mirror=self.settings.mirror,
+            folds=len(self.model.folds),
         )
         return plan_run(size, options, self._predictor.memory)
 

@@ -15,16 +15,19 @@ from torch import Tensor
 
 from effvit_med.errors import GeometryError, InputError, RefusedError, SettingsError
 from effvit_med.transforms.intensity import Intensity, measure_scale
-from effvit_med.transforms.resampling import BLOCK_VALUES, RowResampler, resample
+from effvit_med.transforms.resampling import BLOCK_VALUES, RowResampler, resample, resampling_memory
 from effvit_med.transforms.spatial import network_grid
 from effvit_med.volume import Geometry, Volume
-from effvit_med.volume.pages import release_pages
+from effvit_med.volume.pages import SLAB_BYTES, count_slab, find_outermost, lies_on_disk, release_pages
 
 LARGEST_GRID = 1 << 30
 """Voxels of the largest grid that a scan is brought onto: two metres of 1 mm slices of 700 x 700."""
 
 HELD_VALUES = 1 << 25
 """Voxels of the largest grid that is kept while its percentiles are found (128 MiB); above, it is made three times."""
+
+_PART_VALUES = 1 << 20
+_PART_BYTES = 48  # of a value while it is scaled, sorted or counted
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,48 @@ class Prepared:
     grid: Geometry
 
 
+@dataclass(frozen=True)
+class PreparingMemory:
+    """What preparing a scan holds beside the scan and the rows that are asked for.
+
+    Attributes:
+        scratch_bytes: while rows are made, on the processor.
+        device_bytes: while rows are made, on the accelerator where they come to lie.
+        thin_bytes: of a tilted scan, averaged on its own grid, on the processor to the end.
+        held_bytes: of the grid that percentiles are found of, where the rows lie, to the end.
+    """
+
+    scratch_bytes: int = 0
+    device_bytes: int = 0
+    thin_bytes: int = 0
+    held_bytes: int = 0
+
+
+def preparing_memory(volume: Volume, settings: Preprocess) -> PreparingMemory:
+    """What `PreparedRows` of a scan holds at most, found from its sizes alone.
+
+    Args:
+        volume: the scan; its values are not looked at.
+        settings: how it is prepared.
+
+    Examples:
+        >>> scan = Volume(np.zeros((8, 8, 8), np.int16), Geometry(np.eye(4), (8, 8, 8)))
+        >>> preparing_memory(scan, Preprocess((2.0, 2.0, 2.0), intensity=Intensity("percentile", 1, 99))).held_bytes
+        256
+    """
+    grid = network_grid(volume.geometry, settings.orientation, settings.spacing_mm)
+    resampling = resampling_memory(volume.geometry, grid, volume.array.dtype)
+    percentile, size = settings.intensity.kind == "percentile", math.prod(grid.shape)
+    row = grid.shape[1] * grid.shape[2]
+    scratch = resampling.scratch_bytes + _PART_BYTES * min(size, max(row, _PART_VALUES))
+    if percentile and size > HELD_VALUES:
+        scratch += 4 * max(row, BLOCK_VALUES)
+    if lies_on_disk(volume.array):
+        scratch += max(SLAB_BYTES, volume.array.nbytes // volume.array.shape[find_outermost(volume.array)])
+    held = 4 * size if percentile and size <= HELD_VALUES else 0
+    return PreparingMemory(scratch, resampling.device_bytes, resampling.thin_bytes, held)
+
+
 class PreparedRows:
     """A scan as a network sees it, a few rows at a time: what `prepare` gives, without ever holding all of it.
 
@@ -123,15 +168,29 @@ class PreparedRows:
 
     def read(self, start: int, stop: int) -> Float[Tensor, "1 rows g1 g2"]:
         """The scaled rows from ``start`` up to but not including ``stop`` of axis 0 of the grid."""
-        return self._scale(self._read(start, stop))[None]
+        values = self._read(start, stop)
+        if self._whole is not None:
+            return self._scale(values)[None]
+        for part in _split(values):  # in place, so that the rows are there only once
+            part.copy_(self._scale(part))
+        return values[None]
 
     def _read(self, start: int, stop: int) -> Tensor:
         return self._rows.read(start, stop) if self._whole is None else self._whole[start:stop]
 
     def _parts(self) -> Iterator[Tensor]:
+        """All values, on the processor: they are counted and summed with a precision that accelerators may not have."""
         rows = max(1, BLOCK_VALUES // (self.grid.shape[1] * self.grid.shape[2]))
         for start in range(0, self.grid.shape[0], rows):
-            yield self._read(start, min(start + rows, self.grid.shape[0]))
+            for part in _split(self._read(start, min(start + rows, self.grid.shape[0]))):
+                yield part.cpu()
+
+
+def _split(values: Tensor) -> Iterator[Tensor]:
+    """Rows in parts of about `_PART_VALUES`, as views."""
+    rows = max(1, _PART_VALUES // max(1, values[:1].numel()))
+    for start in range(0, len(values), rows):
+        yield values[start : start + rows]
 
 
 def prepare(volume: Volume, settings: Preprocess) -> Prepared:
@@ -153,19 +212,20 @@ def prepare(volume: Volume, settings: Preprocess) -> Prepared:
 
 
 def _value_range(array: npt.NDArray[Any]) -> tuple[float, float]:
-    """The smallest and the largest value, slice by slice.
+    """The smallest and the largest value, a few planes at a time as they lie in memory.
 
     Raises:
         InputError: if a value is not finite.
     """
     low, high, wrong = math.inf, -math.inf, 0
-    rows = max(1, BLOCK_VALUES // max(1, array[0].size))
-    for start in range(0, len(array), rows):
-        part = array[start : start + rows]
+    outer = find_outermost(array)
+    step = count_slab(array, outer)
+    for start in range(0, array.shape[outer], step):
+        part = array[(slice(None),) * outer + (slice(start, start + step),)]
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             wrong += int(np.count_nonzero(~np.isfinite(part)))
-            continue
-        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        else:
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
         release_pages(array)
     if wrong:
         raise InputError(f"{wrong} voxels of the scan are not finite; replace them, or read it with effvit_med.io.")

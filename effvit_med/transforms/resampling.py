@@ -7,7 +7,9 @@ this way: `effvit_med.transforms.labelling` makes them from scores on the grid w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,17 +18,67 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from effvit_med.transforms import tensor_loops
 from effvit_med.transforms.axes import AxisWeights, axis_weights, map_axes
 from effvit_med.transforms.loops import in_parts, inner_loops
 from effvit_med.transforms.spatial import thinned_grid
 from effvit_med.transforms.tensor_loops import sum_taps
 from effvit_med.volume import Geometry
-from effvit_med.volume.pages import release_pages
+from effvit_med.volume.pages import count_slab, find_outermost, lies_on_disk, release_pages
 
-BLOCK_VALUES = 1 << 24
-"""How many values of a scan are taken at once (64 MiB of float32)."""
+BLOCK_VALUES = 1 << 22
+"""How many values of a scan are taken at once (16 MiB of float32)."""
+
+_BLOCK_POINTS = BLOCK_VALUES // 16
+_POINT_BYTES = 224  # a point's indices and places in three coordinates of float64, as they go from grid to grid
 
 _COMPILED = frozenset(np.dtype(name) for name in ("int16", "uint8", "uint16", "int32", "float32"))
+
+
+@dataclass(frozen=True)
+class ResamplingMemory:
+    """What bringing a scan onto another grid holds beside the scan and the rows that come out.
+
+    Attributes:
+        thin_bytes: of a tilted scan, averaged on its own grid; kept from the first row to the last.
+        scratch_bytes: while rows are made, on the processor.
+        device_bytes: while rows are made, on the accelerator where they come to lie.
+    """
+
+    thin_bytes: int
+    scratch_bytes: int
+    device_bytes: int
+
+
+def resampling_memory(source: Geometry, target: Geometry, dtype: npt.DTypeLike) -> ResamplingMemory:
+    """What a `RowResampler` of a scan holds at most, found from the grids alone.
+
+    Args:
+        source: the grid of the values.
+        target: the grid of the result.
+        dtype: of the values.
+
+    Examples:
+        >>> scan, wanted = Geometry(np.eye(4), (8, 8, 8)), Geometry(np.diag([2.0, 2, 2, 1]), (4, 4, 4))
+        >>> resampling_memory(scan, wanted, np.int16).thin_bytes
+        0
+    """
+    maps = map_axes(target, source)
+    row = target.shape[1] * target.shape[2]
+    if maps is None:
+        thin = thinned_grid(source, target)
+        first = resampling_memory(source, thin, dtype)
+        points = _POINT_BYTES * max(row, _BLOCK_POINTS)
+        return ResamplingMemory(4 * math.prod(thin.shape), max(first.scratch_bytes, points), 0)
+    along = maps[0].axis
+    length = source.shape[along]
+    plane = math.prod(source.shape) // length
+    taps = axis_weights(maps[0].index, length).weights.shape[1]
+    slices = min(length, max(taps, BLOCK_VALUES // max(plane, row)))
+    scratch = slices * (_block_type(np.dtype(dtype)).itemsize * plane + 4 * row)
+    if inner_loops() is tensor_loops:
+        scratch += 4 * (4 * max(BLOCK_VALUES, row) + 4 * max(plane, row))
+    return ResamplingMemory(0, scratch, 24 * max(slices * max(plane, row), BLOCK_VALUES))
 
 
 class RowResampler:
@@ -74,26 +126,46 @@ class RowResampler:
         return result
 
     def _end_of_block(self, start: int, stop: int) -> int:
-        """As many rows as the slices of one block give."""
-        plane = self._values.size // self._values.shape[self._axes[0]]
+        """As many rows as the slices of one block give, and no more than a block of rows."""
+        row = self.target.shape[1] * self.target.shape[2]
+        plane = max(row, self._values.size // self._values.shape[self._axes[0]])
         slices = max(1, BLOCK_VALUES // plane)
+        stop = min(stop, start + max(1, BLOCK_VALUES // row))
         first = self._weights[0].first[start:stop]
         ends = np.maximum.accumulate(np.abs(first - first[0])) + self._weights[0].weights.shape[1]
         return start + max(1, int(np.searchsorted(ends, slices, side="right")))
 
     def _fill_rows(self, rows: slice, out: Tensor) -> None:
         reach = self._weights[0].reach(rows)
-        block = self._values.transpose(self._axes)[reach]
-        block = np.ascontiguousarray(block.view(np.uint8) if block.dtype == np.bool_ else block)
+        block = self._take(reach)
         across, lines, columns = self._weights[0].part(rows).shifted(reach.start), *self._weights[1:]
         if self._device.type != "cpu":
-            part = torch.from_numpy(_native(block)).to(self._device).float()
+            part = torch.from_numpy(block).to(self._device).float()
             for axis, weights in ((1, lines), (2, columns), (0, across)):
                 part = sum_taps(part, weights.first, weights.weights, dim=axis)
             out.copy_(part)
         else:
-            _sum_on_processor(_native(block), across, lines, columns, out.numpy())
+            _sum_on_processor(block, across, lines, columns, out.numpy())
         release_pages(self._values)
+
+    def _take(self, reach: slice) -> npt.NDArray[Any]:
+        """The slices of a block, of a type that the loops know, axis 0 first and in one piece.
+
+        Where the slices lie across the planes of a file, every page of it has a little of each: they are gathered a few
+        planes at a time, and the pages go before the next come.
+        """
+        view = self._values.transpose(self._axes)[reach]
+        view = view.view(np.uint8) if view.dtype == np.bool_ else view
+        outer = find_outermost(view)
+        if outer == 0 or not lies_on_disk(view):
+            return np.ascontiguousarray(view, _block_type(view.dtype))
+        block = np.empty(view.shape, _block_type(view.dtype))
+        step = count_slab(self._values, self._axes[outer])
+        for start in range(0, view.shape[outer], step):
+            planes = (slice(None),) * outer + (slice(start, start + step),)
+            block[planes] = view[planes]
+            release_pages(self._values)
+        return block
 
     def _sample(self, thin: Tensor, start: int, stop: int) -> Tensor:
         result = torch.empty(stop - start, *self.target.shape[1:])
@@ -142,15 +214,17 @@ def _sum_on_processor(
     in_parts(len(across), resample_rows)
 
 
-def _native(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Values of a type that the loops know, in this machine's byte order."""
-    return block if block.dtype in _COMPILED and block.dtype.isnative else block.astype(np.float32)
+def _block_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type itself where the loops know it, in this machine's byte order, else float32."""
+    if dtype == np.bool_:
+        return np.dtype(np.uint8)
+    return dtype if dtype in _COMPILED and dtype.isnative else np.dtype(np.float32)
 
 
 def _points_by_slab(target: Geometry, grid: Geometry, rows: range) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
     """Slabs of the target's axis 0 with the fractional indices of their voxels in ``grid``, (rows, b1, b2, 3)."""
     lines = np.stack(np.meshgrid(*(np.arange(size) for size in target.shape[1:]), indexing="ij"), axis=-1)
-    step = max(1, BLOCK_VALUES // (target.shape[1] * target.shape[2] * 16))
+    step = max(1, _BLOCK_POINTS // (target.shape[1] * target.shape[2]))
     for start in range(rows.start, rows.stop, step):
         stop = min(start + step, rows.stop)
         index = np.empty((stop - start, *lines.shape[:2], 3))
