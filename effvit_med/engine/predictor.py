@@ -120,9 +120,8 @@ class Predictor:
     def describe(self) -> dict[str, object]:
         """What ran, for the record."""
         described: dict[str, object] = {"folds": len(self._networks)}
-        for runtimes in self._opened.values():
-            described |= runtimes[0].describe()
-            break
+        if self._opened:  # the last, since a plan may have moved the network to another device
+            described |= next(reversed(self._opened.values()))[0].describe()
         if self.choice:
             described["measured_s"] = {name: round(value, 4) for name, value in self.choice.seconds.items()}
         return described

@@ -205,7 +205,7 @@ class Segmenter:
             torch.set_num_threads(self.settings.threads)
         run = _Run(volume, datetime.now(UTC).isoformat(timespec="seconds"), _Reporter(progress, cancelled))
         run.report("prepare", 0, 1)
-        with run.watch("prepare"):
+        with run.watch("prepare"), refuse_shortage("preparing the scan"):
             plan = self.plan(volume)
             rows = PreparedRows(volume, self.model.preprocess, plan.device)
         for rung in plan.rungs:
