@@ -141,8 +141,8 @@ def length_section(rows: Rows, shape: Sequence[int]) -> str:
     table = []
     for name, answer in rows.items():
         peak, volume = answer["cases"][0]["peak_mib"], label_mib(int(name), shape)
-        table.append([name, f"{peak:.0f}", f"{volume:.0f}", f"{peak - volume:.0f}", f"{peak - 2 * volume:.0f}"])
-    head = ["slices", "peak MiB", "label volume MiB", "peak less labels", "less labels and confidence"]
+        table.append([name, f"{peak:.0f}", f"{volume:.0f}", f"{peak - volume:.0f}"])
+    head = ["slices", "peak MiB", "label volume MiB", "peak less labels"]
     return "\n".join(["## Memory over length", "", "14 classes, structured, first case.", "", make_table(head, table)])
 
 

@@ -76,9 +76,9 @@ def _length_targets(rows: Rows) -> list[tuple[str, str, bool]]:
     if len(rows) < 2:
         return []
     shape = (0, 512, 512)
-    left = [answer["cases"][0]["peak_mib"] - 2 * label_mib(int(name), shape) for name, answer in rows.items()]
+    left = [answer["cases"][0]["peak_mib"] - label_mib(int(name), shape) for name, answer in rows.items()]
     spread = max(left) / min(left) - 1
-    text = f"peak less labels and confidence within 10 % for {', '.join(rows)} slices"
+    text = f"peak less the label volume within 10 % for {', '.join(rows)} slices"
     return [(text, f"{100 * spread:.1f} %", spread <= SPREAD)]
 
 
