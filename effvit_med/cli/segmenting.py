@@ -12,6 +12,7 @@ from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med.cli.app import BUNDLE_HELP, commands
 from effvit_med.cli.running import OUTPUT_TYPES, REMEDIES, make_job, open_segmenter, run_options
 from effvit_med.cli.showing import progress_bar, say_what_was_made, start_logging, summarise
+from effvit_med.cli.stopping import stop_if_asked
 
 if TYPE_CHECKING:
     from effvit_med.engine import BatchResult
@@ -128,20 +129,28 @@ def _segment(source: Path, output: Path, options: dict[str, Any], quiet: bool) -
 def _show_plans(source: Path, options: dict[str, Any]) -> int:
     """What memory each case needs: a table for people on stderr, JSON on stdout."""
     segmenter = open_segmenter(source, options)
-    from effvit_med.errors import RefusedError
+    from effvit_med.errors import EffvitError, InputError, RefusedError
     from effvit_med.io import open_input, read_case
 
     read = make_job(options).read
     plans: list[dict[str, Any]] = []
     with open_input(source, read) as found:
+        for refused in found.refused:
+            message = f"{refused.code}: {refused.message} {refused.remedy}".strip()
+            plans.append({"case": refused.case_id, "status": "refused", "message": message})
         for case in found.cases:
+            stop_if_asked()
             try:
                 plan = segmenter.plan(read_case(case, read))
-            except RefusedError as error:
-                click.echo(f"{case.case_id}: {error}", err=True)
-                plans.append({"case": case.case_id, "code": error.code, "message": str(error)})
+            except EffvitError as error:  # one bad case does not hide the plans of the others
+                status = "refused" if isinstance(error, RefusedError) else "failed"
+                plans.append({"case": case.case_id, "status": status, "message": str(error)})
                 continue
             click.echo(f"{case.case_id}\n{plan.to_text()}\n", err=True)
-            plans.append({"case": case.case_id, **plan.to_dict()})
+            plans.append({"case": case.case_id, "status": "planned", **plan.to_dict()})
+    for each in plans:
+        if "message" in each:
+            click.echo(f"{each['status']} {each['case']}: {each['message']}", err=True)
     click.echo(json.dumps({"plans": plans, "notice": NOTICE}))
-    return RefusedError.exit_code if any("code" in plan for plan in plans) else 0
+    states = {each["status"] for each in plans}
+    return InputError.exit_code if "failed" in states else RefusedError.exit_code if "refused" in states else 0

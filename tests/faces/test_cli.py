@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,3 +239,27 @@ def test_models_are_listed_with_their_cost() -> None:
 def test_unknown_model_is_one_clear_line() -> None:
     """A name that no model begins with is told with the nearest."""
     _fails_in_one_line(_run("models", "resnet50"), 2, "There is no model 'resnet50'")
+
+
+def test_a_plan_is_shown_for_every_case_and_nothing_is_written(
+    tiny_bundle: Path, sample_data: Path, tmp_path: Path
+) -> None:
+    """Cases that fit have their parts, one that is refused says why and does not hide the others; exit code 3."""
+    source = tmp_path / "in"
+    for name in ("ct_nonsquare", "ct_missing_slice"):
+        shutil.copytree(sample_data / name, source / name)
+    run = _run("segment", source, "--plan", "--bundle", tiny_bundle)
+    assert run.returncode == 3, run.stderr
+    (line,) = run.stdout.splitlines()
+    plans = {plan["status"]: plan for plan in json.loads(line)["plans"]}
+    assert plans["planned"]["batch_size"] == 1
+    assert "weights" in {part["name"] for part in plans["planned"]["parts"]}
+    assert "MISSING_SLICES" in plans["refused"]["message"]
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+def test_a_plan_that_does_not_fit_is_refused_with_figures(tiny_bundle: Path, sample_data: Path) -> None:
+    """What would be needed and what is allowed, before a night's batch begins."""
+    run = _run("segment", sample_data / "ct_nonsquare", "--plan", "--bundle", tiny_bundle, "--memory-gb", "0.01")
+    assert run.returncode == 3
+    assert "10.2 MiB" in json.loads(run.stdout)["plans"][0]["message"]

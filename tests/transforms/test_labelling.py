@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effvit_med.errors import GeometryError, RefusedError, SettingsError
-from effvit_med.transforms import Labeller, label_grid, map_axes, network_grid, resample, strided_grid
+from effvit_med.transforms import Labeller, label_grid, map_axes, network_grid, resample, strided_grid, tensor_loops
+from effvit_med.transforms.axes import axis_weights
 from effvit_med.transforms.labelling import confidence_levels
 from effvit_med.transforms.loops import SWITCH
 from effvit_med.volume import Geometry
@@ -202,3 +203,25 @@ def test_a_switch_that_says_something_else_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv(SWITCH, "rubbish")
     with pytest.raises(SettingsError, match="EFFVIT_MED_LOOPS is 'rubbish'; it must be torch or numba"):
         label_grid(torch.zeros(2, 2, 2, 2), Geometry(np.eye(4), (2, 2, 2)), Geometry(np.eye(4), (2, 2, 2)))
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["int16", "uint8", "uint16", "int32", "float32"]))
+def test_resampling_and_blending_in_torch_are_the_same_bits(seed: int, kind: str) -> None:
+    """The other loops of the two twins: planes, rows and windows, for every type of voxel."""
+    compiled = pytest.importorskip("effvit_med.transforms.compiled_loops")
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 200, (5, 9, 11)).astype(kind)
+    lines, columns = axis_weights(rng.uniform(0, 8, 6), 9), axis_weights(np.arange(0, 11, 2.3), 11)
+    rows = axis_weights(np.arange(0, 5, 1.7), 5)
+    logits = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
+    shares = [rng.random(size).astype(np.float32) for size in (3, 4, 5)]
+    results = []
+    for loops in (compiled, tensor_loops):
+        planes = np.empty((5, len(lines), len(columns)), np.float32)
+        loops.resample_planes(values, lines.first, lines.weights, columns.first, columns.weights, planes)
+        thinned = np.empty((len(rows), planes[0].size), np.float32)
+        loops.resample_rows(planes.reshape(5, -1), rows.first, rows.weights, thinned)
+        total = np.ones((3, 4, 5, 6), np.float32)
+        loops.add_window(total, logits, *shares)
+        results.append((planes, thinned, total))
+    assert all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
