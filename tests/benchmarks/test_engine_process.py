@@ -62,13 +62,22 @@ def test_time_of_a_failing_phase_counts() -> None:
     assert watch.wall["stop"] >= 0.01
 
 
-def test_peak_holds_memory_that_was_given_back() -> None:
-    """64 MiB that were held for a moment count, and a peak that is reset is not above the one before."""
+def hold_for_a_moment() -> dict[str, Any]:
+    """64 MiB are held and let go, the peak is reset: the peak before, with, and after."""
     reset_peak()
     before = peak_mib()
     block = np.ones(64 * 2**20, np.uint8)
     del block
-    assert peak_mib() - before > 40
-    with_block = peak_mib()
+    held = peak_mib()
     reset_peak()
-    assert peak_mib() <= with_block
+    return {"before": before, "held": held, "after": peak_mib()}
+
+
+def test_peak_holds_memory_that_was_given_back() -> None:
+    """64 MiB that were held for a moment count, and a peak that is reset is not above the one before.
+
+    In a process of its own: this one may have freed memory at hand that was touched before, as the commands keep it.
+    """
+    found = run_alone(HERE + "hold_for_a_moment", {}, kept=False)
+    assert found["held"] - found["before"] > 40
+    assert found["after"] <= found["held"]

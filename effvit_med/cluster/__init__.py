@@ -1,0 +1,1 @@
+"""More machines than one: shards of a batch as SLURM arrays, or cases on a dask.distributed cluster."""
