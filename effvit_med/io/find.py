@@ -84,11 +84,11 @@ def find_cases(path: Path, options: ReadOptions) -> Found:
         elif is_nifti_name(each):
             niftis.append(each)
         else:
-            header = read_header(each)
-            if isinstance(header, Header):
-                headers.append(header)
+            found = read_header(each)
+            if isinstance(found, SetAside):
+                set_aside.append(found)
             else:
-                set_aside.append(header)
+                headers.extend(found)
     series, refused_series = assemble_series(headers, options)
     taken = {case.case_id for case in series} | {case.case_id for case in refused_series}
     files, refused_files, no_images = _sort_niftis(niftis, taken)

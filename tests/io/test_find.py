@@ -263,4 +263,4 @@ def test_a_header_that_ends_within_the_first_look_has_no_pixels(tmp_path: Path) 
     paths[2].write_bytes(content[: content.rindex(b"\xe0\x7f\x10\x00")])
     found = find_cases(tmp_path, ReadOptions())
     assert [case.code for case in found.refused] == ["UNREADABLE_PIXELS"]
-    assert "002.dcm: no pixel data" in found.refused[0].message
+    assert "002.dcm has no pixel data" in found.refused[0].message
