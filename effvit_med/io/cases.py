@@ -80,10 +80,14 @@ class NiftiFile:
     Attributes:
         case_id: its file name without ``.nii`` or ``.nii.gz``, made unique and safe as a folder name.
         path: the file.
+        geometry: where the voxels lie, as its header says.
+        findings: what the header shows that the user should know.
     """
 
     case_id: str
     path: Path
+    geometry: Geometry
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class RefusedCase:
         files: what was refused.
         series_instance_uid: as of `DicomSeries`.
         modality: as of `DicomSeries`.
+        is_dicom: whether these are DICOM images.
     """
 
     case_id: str
@@ -126,6 +131,7 @@ class RefusedCase:
     files: tuple[Path, ...] = ()
     series_instance_uid: str = ""
     modality: str = ""
+    is_dicom: bool = True
 
 
 @dataclass(frozen=True)

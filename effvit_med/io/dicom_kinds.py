@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pydicom
@@ -54,13 +55,13 @@ def why_no_slice(dataset: pydicom.Dataset, first: Elements) -> tuple[str, str] |
         (
             modality in _NO_IMAGE_MODALITIES or "Segmentation Storage" in kind,
             "NOT_AN_IMAGE",
-            f"is a DICOM object of modality {modality}, no scan",
+            f"is a DICOM object of modality {_word(modality)}, no scan",
         ),
         (not kind and not modality and rows < 1, "UNREADABLE", "is called DICOM but has no readable header"),
         ((rows < 1 or columns < 1) and not is_image, "NOT_AN_IMAGE", f"is a DICOM object without an image ({kind})"),
         (rows < 1 or columns < 1, "UNREADABLE", f"has {rows} Rows and {columns} Columns; it may be cut off"),
         ("LOCALIZER" in image_type, "LOCALIZER", "is a localizer, as its Image Type says"),
-        (samples != 1 or "COLOR" in photometric, "NOT_GRAYSCALE", f"is a colour image ({photometric})"),
+        (samples != 1 or "COLOR" in photometric, "NOT_GRAYSCALE", f"is a colour image ({_word(photometric)})"),
         (
             "Secondary Capture" in kind and not has_position,
             "SECONDARY_CAPTURE",
@@ -68,3 +69,8 @@ def why_no_slice(dataset: pydicom.Dataset, first: Elements) -> tuple[str, str] |
         ),
     )
     return next(((code, words) for applies, code, words in rules if applies), None)
+
+
+def _word(text: str) -> str:
+    """A code of the standard as it is; anything else, which may be a name, is not repeated."""
+    return text if re.fullmatch(r"[A-Z0-9_ ]{1,16}", text) else "unknown"

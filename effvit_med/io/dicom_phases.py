@@ -24,6 +24,7 @@ MIN_SLICES = 3
 """A volume that lacks some positions of its series has at least so many slices; fewer are stray images."""
 
 _Label = tuple[str, ...]
+_PRIVATE = ("Date", "AcquisitionTime", "ContentTime", "Description")  # no message holds a date or free text
 _MAX_NAMES = 3  # attributes tried together
 
 
@@ -168,9 +169,12 @@ def _split(group: Group, places: _Places, name: str, labels: Sequence[_Label]) -
         parts[label].append(index)
     longest = max(len(members) for members in parts.values())
     groups: list[Group] = []
-    for label, members in sorted(parts.items(), key=lambda item: _natural_order(item[0])):
+    private = any(each in name for each in _PRIVATE)
+    ordered = sorted(parts.items(), key=lambda item: _natural_order(item[0]))
+    for number, (label, members) in enumerate(ordered, start=1):
         value = ", ".join(part or "absent" for part in label)
-        message = f"The series holds {len(parts)} volumes, told apart by {name}; this is the one of {value}."
+        which = f"number {number}" if private else f"the one of {value}"
+        message = f"The series holds {len(parts)} volumes, told apart by {name}; this is {which}."
         lack = ""
         if len(members) < longest == places.count:
             lack = f"{longest - len(members)} of {longest} slices are missing that other volumes of the series have."

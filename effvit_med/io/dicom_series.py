@@ -60,8 +60,8 @@ def assemble_series(
             continue
         for part in parts:
             try:
-                part = _check_whole(part, options)
-                cases.append(_make_case(part, place_slices(part.headers, options)))
+                whole = _check_whole(part, options)
+                cases.append(_make_case(whole, place_slices(part.headers, options)))
             except RefusedError as error:
                 refused.append(_refuse(part, error))
     cases.sort(key=lambda case: case.case_id)
@@ -78,12 +78,11 @@ def _check_whole(part: Group, options: ReadOptions) -> Group:
 
 
 def _refuse(group: Group, error: RefusedError) -> RefusedCase:
-    message = str(error).removeprefix(f"{error.code}: ").removesuffix(error.remedy).strip()
     first = group.headers[0]
     return RefusedCase(
         _case_id(group),
         error.code,
-        message,
+        error.message,
         error.remedy,
         files=tuple(dict.fromkeys(header.path for header in group.headers)),
         series_instance_uid=first.series_instance_uid,
