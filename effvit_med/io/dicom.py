@@ -35,12 +35,13 @@ def read_series(series: DicomSeries, spill_mb: int = SPILL_MB) -> Volume:
         OutputError: if the temporary file does not fit onto its disk.
     """
     count, rows, columns = series.geometry.shape
+    images = series.images
     stack = PlaneStack(count, spill_mb)
     files: list[SourceFile | None] = [None] * count
     findings: dict[Finding, None] = dict.fromkeys(series.findings)
     padding: list[tuple[npt.NDArray[np.uint8] | None, float]] = [(None, 0.0)] * count
     for index, plane in _read_slices(series):
-        (path, frame), uid = series.images[index], series.sop_instance_uids[index]
+        (path, frame), uid = images[index], series.sop_instance_uids[index]
         if plane.values.shape != (rows, columns) or plane.sop_instance_uid != uid:
             message = f"{path.name} is no longer the image that was found when the folder was searched."
             raise RefusedError("UNREADABLE_PIXELS", message, "Wait until all files are copied, then start again.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.tag import Tag
 
 from effvit_med.io.cases import SetAside
 from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, share, split_frames
@@ -63,7 +64,7 @@ DIMENSIONS = "DimensionIndexValues"
 SPLIT_NAMES = (*SPLIT_ATTRIBUTES, DIMENSIONS)
 """The names of ``Header.attributes``, in their order."""
 
-_TAGS: list[Any] = [
+_NAMES: list[str | int] = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
     "BitsStored", "NumberOfFrames", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
@@ -71,6 +72,7 @@ _TAGS: list[Any] = [
     "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "DimensionIndexSequence", *SPLIT_ATTRIBUTES.values(),
 ]  # fmt: skip
+_TAGS: list[Any] = [Tag(name) for name in _NAMES]
 _SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209113, 0x00201041, 0x00209056})
 _HEAD_BYTES = 2**16  # more than nearly every header has
 

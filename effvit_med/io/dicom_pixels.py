@@ -16,11 +16,13 @@ import numpy.typing as npt
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, as_pixel_options, get_decoder, pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import JPEG2000TransferSyntaxes
 
 from effvit_med.errors import RefusedError
 from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, split_frames
 from effvit_med.io.dicom_extents import RESEND, find_extent, find_missing_decoder, find_syntax, is_deflated
+from effvit_med.io.dicom_native import read_native
 from effvit_med.io.values import rescale
 from effvit_med.volume import Finding
 
@@ -33,6 +35,11 @@ NOTES = {
 }
 """What is noted of the values of any slice, in the same words for each."""
 
+_TAGS = [Tag(name) for name in (
+    "SOPInstanceUID", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+)]  # fmt: skip
 _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # Pixel Data, Float Pixel Data, Double Float Pixel Data
 _PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")  # GDCM ends the whole process on some damaged JPEG 2000 streams
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -133,13 +140,18 @@ def _hash(path: Path) -> bytes:
 def _read_file(path: Path) -> Iterator[Plane]:
     """The one image of a file."""
     content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    native = read_native(content, _TAGS)
+    if native is not None:
+        yield _scale(path, native[1], native[0], Elements(native[0]), sha256)
+        return
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     _check_length(dataset)
     plugin = _choose_decoder(dataset, path)
     if find_syntax(dataset) in JPEG2000TransferSyntaxes:
         _check_jpeg2000_size(dataset.PixelData, dataset)
     raw = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
-    yield _scale(path, raw, dataset, Elements(dataset), hashlib.sha256(content).hexdigest())
+    yield _scale(path, raw, dataset, Elements(dataset), sha256)
 
 
 def _read_frames(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
@@ -194,8 +206,9 @@ def _offsets(options: dict[str, Any]) -> dict[str, Any]:
 
 def _scale(path: Path, raw: npt.NDArray[Any], dataset: pydicom.Dataset, elements: Elements, sha256: str) -> Plane:
     """Stored values in the unit of the modality."""
-    if raw.shape != (dataset.Rows, dataset.Columns):
-        raise ValueError(f"they have shape {raw.shape}, the header {dataset.Rows} by {dataset.Columns}")
+    size = (elements.whole("Rows"), elements.whole("Columns"))
+    if raw.shape != size:
+        raise ValueError(f"they have shape {raw.shape}, the header {size[0]} by {size[1]}")
     padding = _find_padding(dataset, raw)
     findings: list[Finding] = []
     if "ModalityLUTSequence" in dataset:
@@ -203,10 +216,10 @@ def _scale(path: Path, raw: npt.NDArray[Any], dataset: pydicom.Dataset, elements
     else:
         slope, intercept, findings = _rescale_parameters(elements, path)
         values = rescale(raw, slope, intercept)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+    if elements.text("PhotometricInterpretation") == "MONOCHROME1":
         findings.append(NOTES["MONOCHROME1"])
     padding_value = float(values[padding][0]) if padding is not None else 0.0
-    return Plane(values, padding, padding_value, sha256, str(dataset.get("SOPInstanceUID", "")), tuple(findings))
+    return Plane(values, padding, padding_value, sha256, elements.text("SOPInstanceUID"), tuple(findings))
 
 
 def _unreadable(path: Path, error: BaseException | str) -> RefusedError:

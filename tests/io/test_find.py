@@ -41,7 +41,8 @@ def test_folders_are_searched_to_the_bottom(tmp_path: Path) -> None:
         series, nifti = found.cases
         assert isinstance(series, DicomSeries)
         assert len(series.files) == 4
-        assert nifti == NiftiFile("scan_1", tmp_path / "a" / "scan 1.nii.gz")
+        assert isinstance(nifti, NiftiFile)
+        assert (nifti.case_id, nifti.path) == ("scan_1", tmp_path / "a" / "scan 1.nii.gz")
 
 
 def test_single_file_is_a_case(tmp_path: Path) -> None:

@@ -59,10 +59,11 @@ OUTCOMES: dict[str, tuple[list[tuple[int, int, int]], list[str]]] = {
 }
 # Where the three reference readers agree on one volume; the folder's expected affine is checked against ours.
 AGREED = [
-    "ct_siemens_j2k_with_seg/dicom", "mr_canon_axial", "mr_compressed_set/jpeg2000", "mr_compressed_set/jpeg_lossless",
-    "mr_compressed_set/rle", "mr_compressed_set/uncompressed", "mr_ge_sag_explicit", "mr_ge_sag_implicit",
-    "mr_hitachi_oblique_iso2022", "mr_philips_cor_implicit", "mr_philips_enhanced", "mr_siemens_position_hfp", "mr_siemens_position_hfs",
-    "mr_siemens_sag", "mr_uih_sag", "seg_dcmqi_24x38x3/image", "seg_dcmqi_24x38x3/multiframe", "rtstruct_rtutils_oblique",
+    "ct_siemens_j2k_with_seg/dicom", "mr_canon_axial", "mr_compressed_set/jpeg2000",
+    "mr_compressed_set/jpeg_lossless", "mr_compressed_set/rle", "mr_compressed_set/uncompressed",
+    "mr_ge_sag_explicit", "mr_ge_sag_implicit", "mr_hitachi_oblique_iso2022", "mr_philips_cor_implicit",
+    "mr_philips_enhanced", "mr_siemens_position_hfp", "mr_siemens_position_hfs", "mr_siemens_sag", "mr_uih_sag",
+    "seg_dcmqi_24x38x3/image", "seg_dcmqi_24x38x3/multiframe", "rtstruct_rtutils_oblique",
 ]  # fmt: skip
 
 
