@@ -30,6 +30,7 @@ class RefusedError(InputError):
 
     Attributes:
         code: a short machine-readable word such as ``MISSING_SLICES``.
+        message: what is wrong, without code and remedy.
         remedy: what the user can do about it, one sentence; empty where nothing can be done.
     """
 
@@ -38,6 +39,7 @@ class RefusedError(InputError):
     def __init__(self, code: str, message: str, remedy: str = "") -> None:
         super().__init__(f"{code}: {message}" + (f" {remedy}" if remedy else ""))
         self.code = code
+        self.message = message
         self.remedy = remedy
 
 

@@ -19,8 +19,9 @@ class ReadOptions:
     """What the user accepts that is refused by default.
 
     Attributes:
-        allow: ``gaps``: slices are missing; ``irregular``: slice distances differ; ``duplicates``: one slice is there
-            more than once with equal pixels. Each use is reported as a finding.
+        allow: ``gaps``: slices are missing. The words ``irregular`` (slice distances differ) and ``duplicates`` (one
+            slice is there more than once with equal pixels) are known too, and change nothing: such series are read
+            anyway. All three are reported as findings.
         spill_mb: a scan of more MiB of voxels is kept in a temporary file instead of in memory; see
             `effvit_med.io.spill`.
 
@@ -42,7 +43,8 @@ class DicomSeries:
 
     Attributes:
         case_id: unique in its input and safe as a folder name: modality, series number, digest of the UIDs.
-        files: one file per slice, ordered by position along the normal (row direction x column direction).
+        files: the file of each slice, ordered by position along the normal (row direction x column direction); a
+            multi-frame file stands there once for each of its slices.
         sop_instance_uids: SOP Instance UID of each file.
         geometry: where the voxels lie; the array axes are slice, row, column.
         modality: DICOM Modality (0008,0060); empty if the files do not say.
@@ -50,6 +52,8 @@ class DicomSeries:
         series_instance_uid: DICOM Series Instance UID (0020,000E).
         series_description: DICOM Series Description (0008,103E); may hold free text that a person wrote.
         findings: what the headers show that the user should know.
+        frames: the number of the frame of each slice in its file, from 1; 0 for a file that is one image. Empty means
+            0 for all.
     """
 
     case_id: str
@@ -61,6 +65,12 @@ class DicomSeries:
     series_instance_uid: str
     series_description: str
     findings: tuple[Finding, ...] = ()
+    frames: tuple[int, ...] = ()
+
+    @property
+    def images(self) -> tuple[tuple[Path, int], ...]:
+        """The file and the frame number of each slice."""
+        return tuple(zip(self.files, self.frames or (0,) * len(self.files), strict=True))
 
 
 @dataclass(frozen=True)
@@ -70,10 +80,14 @@ class NiftiFile:
     Attributes:
         case_id: its file name without ``.nii`` or ``.nii.gz``, made unique and safe as a folder name.
         path: the file.
+        geometry: where the voxels lie, as its header says.
+        findings: what the header shows that the user should know.
     """
 
     case_id: str
     path: Path
+    geometry: Geometry
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,11 +98,15 @@ class SetAside:
         path: the file.
         code: a short word: ``TEXT``, ``EMPTY_FILE``, ``GIT_LFS_POINTER``, ``NOT_AN_IMAGE``, ``LOCALIZER``, ...
         reason: one sentence.
+        series_instance_uid: of a DICOM object; empty otherwise.
+        modality: of a DICOM object; empty otherwise.
     """
 
     path: Path
     code: str
     reason: str
+    series_instance_uid: str = ""
+    modality: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,12 +118,20 @@ class RefusedCase:
         code: a short word: ``MISSING_SLICES``, ``NO_GEOMETRY``, ``CONFLICTING_DUPLICATES``, ...
         message: what is wrong, with values, positions and file names.
         remedy: what the user can do about it.
+        files: what was refused.
+        series_instance_uid: as of `DicomSeries`.
+        modality: as of `DicomSeries`.
+        is_dicom: whether these are DICOM images.
     """
 
     case_id: str
     code: str
     message: str
     remedy: str
+    files: tuple[Path, ...] = ()
+    series_instance_uid: str = ""
+    modality: str = ""
+    is_dicom: bool = True
 
 
 @dataclass(frozen=True)

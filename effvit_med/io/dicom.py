@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import RefusedError
 from effvit_med.io.cases import DicomSeries
-from effvit_med.io.dicom_pixels import read_plane
+from effvit_med.io.dicom_pixels import Plane, read_planes
 from effvit_med.io.spill import SPILL_MB
 from effvit_med.io.values import PlaneStack, replace_non_finite
 from effvit_med.volume import Finding, Source, SourceFile, Volume
@@ -33,30 +35,43 @@ def read_series(series: DicomSeries, spill_mb: int = SPILL_MB) -> Volume:
         OutputError: if the temporary file does not fit onto its disk.
     """
     count, rows, columns = series.geometry.shape
+    images = series.images
     stack = PlaneStack(count, spill_mb)
-    files: list[SourceFile] = []
+    files: list[SourceFile | None] = [None] * count
     findings: dict[Finding, None] = dict.fromkeys(series.findings)
-    padding: list[tuple[npt.NDArray[np.uint8] | None, float]] = []
-    for index, (path, uid) in enumerate(zip(series.files, series.sop_instance_uids, strict=True)):
-        plane = read_plane(path)
+    padding: list[tuple[npt.NDArray[np.uint8] | None, float]] = [(None, 0.0)] * count
+    for index, plane in _read_slices(series):
+        (path, frame), uid = images[index], series.sop_instance_uids[index]
         if plane.values.shape != (rows, columns) or plane.sop_instance_uid != uid:
             message = f"{path.name} is no longer the image that was found when the folder was searched."
             raise RefusedError("UNREADABLE_PIXELS", message, "Wait until all files are copied, then start again.")
         stack.put(index, plane.values)
-        files.append(SourceFile(path, plane.sha256, uid))
+        files[index] = SourceFile(path, plane.sha256, uid, frame)
         findings.update(dict.fromkeys(plane.findings))
-        padding.append((None if plane.padding is None else np.packbits(plane.padding), plane.padding_value))
+        if plane.padding is not None:
+            padding[index] = (np.packbits(plane.padding), plane.padding_value)
     for finding in (*_fill_padding(stack, padding), *replace_non_finite(stack)):
         findings[finding] = None
     source = Source(
         case_id=series.case_id,
         kind="DICOM",
-        files=tuple(files),
+        files=tuple(file for file in files if file),
         study_instance_uid=series.study_instance_uid,
         series_instance_uid=series.series_instance_uid,
         findings=tuple(findings),
     )
     return Volume(stack.array, series.geometry, series.modality, source)
+
+
+def _read_slices(series: DicomSeries) -> Iterator[tuple[int, Plane]]:
+    """The index and the pixels of each slice; all frames of a file one after another."""
+    by_file: dict[Path, list[int]] = defaultdict(list)
+    for index, path in enumerate(series.files):
+        by_file[path].append(index)
+    images = series.images
+    for path, indices in by_file.items():
+        indices.sort(key=lambda index: images[index][1])
+        yield from zip(indices, read_planes(path, [images[index][1] for index in indices]), strict=True)
 
 
 def _fill_padding(

@@ -3,89 +3,88 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID
+from pydicom.tag import Tag
 
 from effvit_med.io.cases import SetAside
+from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, share, split_frames
+from effvit_med.io.dicom_extents import RESEND, Extent, Flaw, find_extent, find_flaw, is_deflated
+from effvit_med.io.dicom_kinds import describe_other, may_be_dicom, why_no_slice
 
-# What pydicom raises on files that are cut off, scrambled or lie about lengths; all mean "cannot be read".
-PARSE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-
-# Attributes by which scanners keep several volumes in one series, best first. Private ones hold the b-value.
+# Attributes by which scanners keep several volumes in one series, best first. Private ones are of Siemens (0019),
+# GE (0043), Philips (2001) and United Imaging (0065).
 SPLIT_ATTRIBUTES: Mapping[str, str | int] = {
     "TemporalPositionIdentifier": "TemporalPositionIdentifier",
+    "TemporalPositionIndex": "TemporalPositionIndex",
     "DiffusionBValue": "DiffusionBValue",
     "b-value (private 0019,100C)": 0x0019100C,
     "b-value (private 0043,1039)": 0x00431039,
     "b-value (private 2001,1003)": 0x20011003,
+    "b-value (private 0065,1009)": 0x00651009,
+    "DiffusionDirectionality": "DiffusionDirectionality",
     "DiffusionGradientOrientation": "DiffusionGradientOrientation",
+    "gradient direction (private 0019,100E)": 0x0019100E,
+    "gradient direction (private 0065,1037)": 0x00651037,
     "EchoTime": "EchoTime",
+    "EffectiveEchoTime": "EffectiveEchoTime",
     "EchoNumbers": "EchoNumbers",
     "InversionTime": "InversionTime",
+    "InversionTimes": "InversionTimes",
+    "RepetitionTime": "RepetitionTime",
+    "FlipAngle": "FlipAngle",
     "TriggerTime": "TriggerTime",
+    "NominalCardiacTriggerDelayTime": "NominalCardiacTriggerDelayTime",
+    "NominalPercentageOfCardiacPhase": "NominalPercentageOfCardiacPhase",
+    "TemporalPositionTimeOffset": "TemporalPositionTimeOffset",
+    "FrameReferenceTime": "FrameReferenceTime",
     "AcquisitionNumber": "AcquisitionNumber",
+    "FrameAcquisitionNumber": "FrameAcquisitionNumber",
+    "KVP": "KVP",
     "ImageType": "ImageType",
+    "FrameType": "FrameType",
+    "ComplexImageComponent": "ComplexImageComponent",
+    "image kind (private 0043,102F)": 0x0043102F,
     "SequenceName": "SequenceName",
     "ConvolutionKernel": "ConvolutionKernel",
     "ContrastBolusAgent": "ContrastBolusAgent",
+    "SeriesDescription": "SeriesDescription",
     "AcquisitionDateTime": "AcquisitionDateTime",
+    "FrameAcquisitionDateTime": "FrameAcquisitionDateTime",
     "AcquisitionTime": "AcquisitionTime",
     "ContentTime": "ContentTime",
+    "StackID": "StackID",
 }
+DIMENSIONS = "DimensionIndexValues"
+SPLIT_NAMES = (*SPLIT_ATTRIBUTES, DIMENSIONS)
+"""The names of ``Header.attributes``, in their order."""
 
-_TAGS: list[Any] = [
+_NAMES: list[str | int] = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
-    "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
-    "NumberOfFrames", "PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ImagePositionPatient",
-    "FrameOfReferenceUID", "ImageType", *SPLIT_ATTRIBUTES.values(),
+    "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
+    "BitsStored", "NumberOfFrames", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
+    "ImagePositionPatient", "FrameOfReferenceUID", "ImageType", "RescaleSlope", "RescaleIntercept",
+    "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "DimensionIndexSequence", *SPLIT_ATTRIBUTES.values(),
 ]  # fmt: skip
-_NO_IMAGE_MODALITIES = frozenset({
-    "AU", "DOC", "ECG", "EPS", "FID", "HD", "KO", "PLAN", "PR", "REG", "RESP", "RTDOSE", "RTPLAN", "RTRECORD",
-    "RTSTRUCT", "RWV", "SEG", "SMR", "SR", "STAIN",
-})  # fmt: skip
-_PIXEL_TAGS = tuple(struct.pack("<HH", 0x7FE0, element) for element in (0x10, 0x08, 0x09)) + tuple(
-    struct.pack(">HH", 0x7FE0, element) for element in (0x10, 0x08, 0x09)
-)
+_TAGS: list[Any] = [Tag(name) for name in _NAMES]
+_SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209113, 0x00201041, 0x00209056})
 _HEAD_BYTES = 2**16  # more than nearly every header has
-_LFS_START = b"version https://git-lfs"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Header:
-    """What one image file says of itself; None or empty where it says nothing or nonsense.
+    """What one image says of itself: a file, or one frame of it; None or empty where it says nothing or nonsense.
 
     Attributes:
         path: the file.
+        frame: the number of the frame in its file, from 1; 0 for a file that is one image.
+        frames: Number of Frames (0028,0008) of the file; 1 if absent.
         sop_instance_uid: SOP Instance UID (0008,0018).
         study_instance_uid: Study Instance UID (0020,000D).
         series_instance_uid: Series Instance UID (0020,000E).
@@ -95,18 +94,20 @@ class Header:
         instance_number: Instance Number (0020,0013).
         rows: Rows (0028,0010); 0 if absent.
         columns: Columns (0028,0011); 0 if absent.
-        frames: Number of Frames (0028,0008); 1 if absent.
         pixel_spacing: mm between rows, mm between columns (0028,0030).
         slice_thickness: mm (0018,0050).
         orientation: the direction along a row, then down a column (0020,0037).
         position: centre of the first voxel in mm, LPS (0020,0032).
         frame_of_reference_uid: Frame of Reference UID (0020,0052).
         image_type: values of Image Type (0008,0008).
-        attributes: values as text of the attributes that may tell volumes of one series apart.
-        has_pixels: whether pixel data follow the header.
+        attributes: values as text of the attributes that may tell volumes of one series apart: see `SPLIT_NAMES`.
+        flaw: why the pixels cannot be read, as far as the header and lengths tell; None if they seem whole.
+        notes: codes of what the user should know of the values: ``MONOCHROME1``, ``ZERO_SLOPE``.
     """
 
     path: Path
+    frame: int
+    frames: int
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
@@ -116,15 +117,15 @@ class Header:
     instance_number: int | None
     rows: int
     columns: int
-    frames: int
     pixel_spacing: tuple[float, ...] | None
     slice_thickness: float | None
     orientation: tuple[float, ...] | None
     position: tuple[float, ...] | None
     frame_of_reference_uid: str
     image_type: tuple[str, ...]
-    attributes: Mapping[str, str]
-    has_pixels: bool
+    attributes: tuple[str, ...]
+    flaw: Flaw | None
+    notes: tuple[str, ...]
 
 
 class _BoundedFile(io.BufferedReader):
@@ -140,40 +141,23 @@ class _BoundedFile(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom from warning and logging: it quotes header values, and those may name the patient."""
-    logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
-
-
-def read_header(path: Path) -> Header | SetAside:
-    """The header of an image file, or why the file is no image to segment.
+def read_header(path: Path) -> tuple[Header, ...] | SetAside:
+    """The header of each image in a file, or why the file is no image to segment.
 
     Args:
         path: a regular file.
 
     Returns:
-        The header; for anything but a grey DICOM image the reason to set the file aside.
+        One header, or one per frame of an image with functional groups; for anything but grey DICOM images the reason
+        to set the file aside.
     """
     try:
         with quiet_pydicom(), _BoundedFile(path) as file:
             head = file.read(_HEAD_BYTES)
-            if not _may_be_dicom(head[:132]):
-                return _describe_other(path, head[:132], file.size)
-            dataset = parse_head(head, _TAGS)
-            if dataset is not None:
-                return _refine(path, dataset, has_pixels=True)
-            file.seek(0)
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-            return _refine(path, dataset, has_pixels=_has_pixels(file, dataset))
+            if not may_be_dicom(head[:132]):
+                return describe_other(path, head[:132], file.size)
+            dataset, extent = _parse(file, head)
+            return _refine(path, file, dataset, extent)
     except PARSE_ERRORS as error:
         reason = (isinstance(error, OSError) and error.strerror) or f"the file is damaged ({type(error).__name__})"
         return SetAside(path, "UNREADABLE", f"{path.name} cannot be read: {reason}.")
@@ -189,134 +173,127 @@ def parse_head(content: bytes, tags: list[Any] | None = None) -> pydicom.Dataset
     Returns:
         The header, if pixel data follow it within these bytes and nothing is odd on the way.
     """
-    file = io.BytesIO(content[:_HEAD_BYTES])
+    found = _parse_start(content[:_HEAD_BYTES], tags)
+    return found[0] if found else None
+
+
+def _parse_start(content: bytes, tags: list[Any] | None) -> tuple[pydicom.Dataset, Extent] | None:
+    file = io.BytesIO(content)
     try:
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
-        return dataset if not _is_deflated(dataset) and file.read(4) in _PIXEL_TAGS else None
+        extent = None if is_deflated(dataset) else find_extent(file, dataset)
     except PARSE_ERRORS:
         return None
+    return (dataset, extent) if extent else None
 
 
-def _is_deflated(dataset: pydicom.Dataset) -> bool:
-    meta = getattr(dataset, "file_meta", {})
-    return str(meta.get("TransferSyntaxUID", "")) == pydicom.uid.DeflatedExplicitVRLittleEndian
+def _parse(file: _BoundedFile, head: bytes) -> tuple[pydicom.Dataset, Extent | None]:
+    found = _parse_start(head, _TAGS)
+    if found:
+        return found
+    file.seek(0)
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+    if not is_deflated(dataset):
+        return dataset, find_extent(file, dataset)
+    file.seek(0)
+    inflated = pydicom.dcmread(file, force=True, specific_tags=["PixelData"])
+    length = len(inflated.get("PixelData") or b"")
+    return dataset, Extent(0x7FE00010, length, file.size - length) if "PixelData" in inflated else None
 
 
-def _may_be_dicom(start: bytes) -> bool:
-    """Whether the file has the DICM mark, or begins with a tag of group 2 or 8 as files without preamble do."""
-    return start[128:132] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-
-
-def _describe_other(path: Path, start: bytes, size: int) -> SetAside:
-    if size == 0:
-        return SetAside(path, "EMPTY_FILE", f"{path.name} has no bytes.")
-    if start.startswith(_LFS_START):
-        return SetAside(path, "GIT_LFS_POINTER", f"{path.name} is a Git LFS pointer; fetch the file with git lfs pull.")
-    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
-        return SetAside(path, "TEXT", f"{path.name} is a text.")
-    return SetAside(path, "UNKNOWN_FORMAT", f"{path.name} is neither DICOM nor NIfTI.")
-
-
-def _has_pixels(file: _BoundedFile, dataset: pydicom.Dataset) -> bool:
-    """Whether the reader stopped before pixel data; a deflated file does not show it, so the answer is yes."""
-    return _is_deflated(dataset) or file.read(4) in _PIXEL_TAGS
-
-
-def _refine(path: Path, dataset: pydicom.Dataset, *, has_pixels: bool) -> Header | SetAside:
-    why = _why_no_slice(dataset)
+def _refine(
+    path: Path, file: _BoundedFile, dataset: pydicom.Dataset, extent: Extent | None
+) -> tuple[Header, ...] | SetAside:
+    top, views = Elements(dataset), split_frames(dataset)
+    series = share(top.text("SeriesInstanceUID"))
+    why = why_no_slice(dataset, views[0] if views else top)
     if why is not None:
-        return SetAside(path, why[0], f"{path.name} {why[1]}.")
-    thickness = _numbers(dataset, "SliceThickness", 1)
+        return SetAside(path, why[0], f"{path.name} {why[1]}.", series, share(top.text("Modality").upper()))
+    frames = max(1, top.whole("NumberOfFrames") or 1)
+    flaw = find_flaw(file, file.size, extent, dataset, frames)
+    if not flaw and views and len(views) != frames:
+        words = f"has {frames} frames, but functional groups for {len(views)}"
+        flaw = ("BAD_GEOMETRY", words, "Export the series again from the source system.")
+    if not views or len(views) != frames:
+        placed = frames == 1
+        return (_make_header(path, top, 0, frames, flaw=flaw, placed=placed),)
+    pointers = _index_pointers(dataset)
+    return tuple(
+        _make_header(path, view, number, frames, flaw=flaw, pointers=pointers) for number, view in enumerate(views, 1)
+    )
+
+
+def _make_header(
+    path: Path,
+    elements: Elements,
+    frame: int,
+    frames: int,
+    *,
+    flaw: Flaw | None,
+    pointers: tuple[int, ...] = (),
+    placed: bool = True,
+) -> Header:
+    thickness = elements.numbers("SliceThickness", 1)
+    number = elements.whole("InstanceNumber")
+    image_type = tuple(elements.text("ImageType").upper().split("\\"))
+    flaw, notes = flaw or _find_bad_rescale(elements), _note_values(elements)
+    attributes = [share(elements.text(tag)) for tag in SPLIT_ATTRIBUTES.values()]
     return Header(
         path=path,
-        sop_instance_uid=_text(dataset, "SOPInstanceUID"),
-        study_instance_uid=_text(dataset, "StudyInstanceUID"),
-        series_instance_uid=_text(dataset, "SeriesInstanceUID"),
-        series_number=_text(dataset, "SeriesNumber"),
-        series_description=_text(dataset, "SeriesDescription"),
-        modality=_text(dataset, "Modality").upper(),
-        instance_number=_whole(dataset, "InstanceNumber"),
-        rows=_whole(dataset, "Rows") or 0,
-        columns=_whole(dataset, "Columns") or 0,
-        frames=_whole(dataset, "NumberOfFrames") or 1,
-        pixel_spacing=_numbers(dataset, "PixelSpacing", 2),
+        frame=frame,
+        frames=frames,
+        sop_instance_uid=elements.text("SOPInstanceUID"),
+        study_instance_uid=share(elements.text("StudyInstanceUID")),
+        series_instance_uid=share(elements.text("SeriesInstanceUID")),
+        series_number=share(elements.text("SeriesNumber")),
+        series_description=share(elements.text("SeriesDescription")),
+        modality=share(elements.text("Modality").upper()),
+        instance_number=(number or 0) * frames + frame if frame else number,
+        rows=elements.whole("Rows") or 0,
+        columns=elements.whole("Columns") or 0,
+        pixel_spacing=share(elements.numbers("PixelSpacing", 2)),
         slice_thickness=thickness[0] if thickness and thickness[0] > 0 else None,
-        orientation=_numbers(dataset, "ImageOrientationPatient", 6),
-        position=_numbers(dataset, "ImagePositionPatient", 3),
-        frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
-        image_type=_image_type(dataset),
-        attributes={name: _text(dataset, tag) for name, tag in SPLIT_ATTRIBUTES.items()},
-        has_pixels=has_pixels,
+        orientation=share(elements.numbers("ImageOrientationPatient", 6)) if placed else None,
+        position=elements.numbers("ImagePositionPatient", 3) if placed else None,
+        frame_of_reference_uid=share(elements.text("FrameOfReferenceUID")),
+        image_type=share(image_type),
+        attributes=share((*attributes, _join_indices(elements, pointers))),
+        flaw=share(flaw),
+        notes=share(notes),
     )
 
 
-def _why_no_slice(dataset: pydicom.Dataset) -> tuple[str, str] | None:
-    """Code and words why a data set is no grey image of a scan; None if it is one."""
-    meta = getattr(dataset, "file_meta", {})
-    sop_class = _text(dataset, "SOPClassUID") or str(meta.get("MediaStorageSOPClassUID", ""))
-    kind = UID(sop_class).name if sop_class else ""
-    modality = _text(dataset, "Modality").upper()
-    rows, columns = _whole(dataset, "Rows") or 0, _whole(dataset, "Columns") or 0
-    has_position = _numbers(dataset, "ImagePositionPatient", 3) is not None
-    photometric, samples = _text(dataset, "PhotometricInterpretation"), _whole(dataset, "SamplesPerPixel") or 1
-    is_image = "Image Storage" in kind or has_position
-    rules = (
-        (kind == "Media Storage Directory Storage", "DICOMDIR", "is a directory; its images are read without it"),
-        (
-            modality in _NO_IMAGE_MODALITIES or "Segmentation Storage" in kind,
-            "NOT_AN_IMAGE",
-            f"is a DICOM object of modality {modality}, no scan",
-        ),
-        (not kind and not modality and rows < 1, "UNREADABLE", "is called DICOM but has no readable header"),
-        ((rows < 1 or columns < 1) and not is_image, "NOT_AN_IMAGE", f"is a DICOM object without an image ({kind})"),
-        (rows < 1 or columns < 1, "UNREADABLE", f"has {rows} Rows and {columns} Columns; it may be cut off"),
-        ("LOCALIZER" in _image_type(dataset), "LOCALIZER", "is a localizer, as its Image Type says"),
-        (samples != 1 or "COLOR" in photometric, "NOT_GRAYSCALE", f"is a colour image ({photometric})"),
-        (
-            "Secondary Capture" in kind and not has_position,
-            "SECONDARY_CAPTURE",
-            "is a secondary capture with no place in the patient",
-        ),
-    )
-    return next(((code, words) for applies, code, words in rules if applies), None)
-
-
-def _image_type(dataset: pydicom.Dataset) -> tuple[str, ...]:
-    return tuple(_text(dataset, "ImageType").upper().split("\\"))
-
-
-@lru_cache
-def _tag_of(name: str | int) -> BaseTag:
-    return Tag(name)
-
-
-def _values(dataset: pydicom.Dataset, tag: str | int) -> list[Any]:
-    """The values of an element, an empty list where it is absent, empty or cannot be parsed."""
+def _index_pointers(dataset: pydicom.Dataset) -> tuple[int, ...]:
+    """What each dimension of an organised multi-frame image runs over, as tags."""
     try:
-        number = _tag_of(tag)
-        value = dataset[number].value if number in dataset else None
+        items = dataset.get("DimensionIndexSequence") or ()
+        return tuple(int(item.get("DimensionIndexPointer") or 0) for item in items)
     except PARSE_ERRORS:
-        return []
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
+        return ()
 
 
-def _text(dataset: pydicom.Dataset, tag: str | int) -> str:
-    values = (value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in _values(dataset, tag))
-    return "\\".join(value.strip(" \x00") for value in values)
+def _join_indices(elements: Elements, pointers: tuple[int, ...]) -> str:
+    """The frame's place along all dimensions that do not run over slices."""
+    indices = elements.values(DIMENSIONS) if pointers else []
+    if len(indices) != len(pointers):
+        return ""
+    kept = [str(index) for index, tag in zip(indices, pointers, strict=True) if tag not in _SPATIAL_DIMENSIONS]
+    return share("\\".join(kept))
 
 
-def _numbers(dataset: pydicom.Dataset, tag: str, count: int) -> tuple[float, ...] | None:
-    try:
-        numbers = tuple(float(value) for value in _values(dataset, tag))
-    except (TypeError, ValueError):
+def _find_bad_rescale(elements: Elements) -> Flaw | None:
+    if elements.values("ModalityLUTSequence"):
         return None
-    return numbers if len(numbers) == count and all(math.isfinite(number) for number in numbers) else None
-
-
-def _whole(dataset: pydicom.Dataset, tag: str) -> int | None:
-    try:
-        return int(_values(dataset, tag)[0])
-    except (IndexError, TypeError, ValueError, OverflowError):
+    numbers = (elements.number("RescaleSlope", 1.0), elements.number("RescaleIntercept", 0.0))
+    if all(math.isfinite(number) for number in numbers):
         return None
+    return "BAD_RESCALE", "has a Rescale Slope or Intercept that is no number", RESEND
+
+
+def _note_values(elements: Elements) -> tuple[str, ...]:
+    notes = []
+    if elements.text("PhotometricInterpretation") == "MONOCHROME1":
+        notes.append("MONOCHROME1")
+    if elements.number("RescaleSlope", 1.0) == 0 and not elements.values("ModalityLUTSequence"):
+        notes.append("ZERO_SLOPE")
+    return tuple(notes)

@@ -5,23 +5,41 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
-from pydicom.uid import UID, JPEG2000TransferSyntaxes
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_modality_lut, as_pixel_options, get_decoder, pixel_array
+from pydicom.tag import Tag
+from pydicom.uid import JPEG2000TransferSyntaxes
 
 from effvit_med.errors import RefusedError
-from effvit_med.io.dicom_headers import PARSE_ERRORS, quiet_pydicom
+from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, split_frames
+from effvit_med.io.dicom_extents import RESEND, find_extent, find_missing_decoder, find_syntax, is_deflated
+from effvit_med.io.dicom_native import read_native
 from effvit_med.io.values import rescale
 from effvit_med.volume import Finding
 
-_RESEND = "Send or copy the file again."
+Frame = tuple[Path, int]
+"""An image: its file and the number of the frame in it, from 1; 0 for a file that is one image."""
+
+NOTES = {
+    "MONOCHROME1": Finding("MONOCHROME1", "The image is displayed inverted (MONOCHROME1); values are kept."),
+    "ZERO_SLOPE": Finding("ZERO_SLOPE", "Rescale Slope is 0, which would make all values equal; 1 was taken."),
+}
+"""What is noted of the values of any slice, in the same words for each."""
+
+_TAGS = [Tag(name) for name in (
+    "SOPInstanceUID", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+)]  # fmt: skip
 _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # Pixel Data, Float Pixel Data, Double Float Pixel Data
 _PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")  # GDCM ends the whole process on some damaged JPEG 2000 streams
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -48,67 +66,160 @@ class Plane:
     findings: tuple[Finding, ...]
 
 
-def read_plane(path: Path) -> Plane:
-    """Read, decode and scale one single-frame grey image.
+def read_plane(path: Path, frame: int = 0) -> Plane:
+    """Read, decode and scale one grey image.
 
     Args:
-        path: a DICOM file; its bytes are read once.
+        path: a DICOM file.
+        frame: the number of the frame in it, from 1; 0 for a file that is one image.
 
     Returns:
         The slice with its values scaled by its own Rescale Slope and Intercept.
 
     Raises:
         RefusedError: ``UNREADABLE_PIXELS``, ``MISSING_DECODER`` or ``BAD_RESCALE``, naming the file.
-
-    Source:
-        DICOM PS3.3 section C.11.1 (Modality LUT), C.7.5.1.1.2 (Pixel Padding Value).
     """
-    try:
-        with quiet_pydicom():
-            return _read(path)
-    except (*PARSE_ERRORS, RuntimeError) as error:
-        raise _unreadable(path, error) from error
+    return next(iter(read_planes(path, [frame])))
 
 
-def have_equal_pixels(paths: Sequence[Path]) -> bool:
-    """Whether the files hold the same image: the same bytes, or the same values once decoded.
+def read_planes(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
+    """Read, decode and scale images of one file, one at a time.
 
     Args:
-        paths: DICOM files.
+        path: a DICOM file.
+        frames: numbers of frames in it, from 1; or ``[0]`` for a file that is one image, whose bytes are read once.
+
+    Yields:
+        The slices in the order of ``frames``, each scaled by its own Rescale Slope and Intercept.
 
     Raises:
-        RefusedError: as of `read_plane`.
+        RefusedError: ``UNREADABLE_PIXELS``, ``MISSING_DECODER`` or ``BAD_RESCALE``, naming the file.
+
+    Source:
+        DICOM PS3.3 section C.11.1 (Modality LUT), C.7.6.16.2.9 (the same per frame), C.7.5.1.1.2 (Pixel Padding
+        Value).
     """
-    try:
-        digests = {hashlib.sha256(path.read_bytes()).digest() for path in paths}
-    except OSError as error:
-        raise _unreadable(paths[0], error) from error
-    if len(digests) == 1:
-        return True
-    first = read_plane(paths[0]).values
-    return all(np.array_equal(first, read_plane(path).values) for path in paths[1:])
+    planes = _read_frames(path, frames) if any(frames) else _read_file(path)
+    while True:
+        try:
+            with quiet_pydicom():
+                plane = next(planes, None)
+        except (*PARSE_ERRORS, RuntimeError) as error:
+            raise _unreadable(path, error) from error
+        if plane is None:
+            return
+        yield plane
 
 
-def _read(path: Path) -> Plane:
+def have_equal_pixels(images: Sequence[Frame]) -> bool:
+    """Whether images are the same: the same bytes, or the same values once decoded.
+
+    Args:
+        images: files and frames.
+
+    Raises:
+        RefusedError: as of `read_planes`.
+    """
+    paths = [path for path, _ in images]
+    if len({frame for _, frame in images}) == 1:
+        try:
+            digests = {_hash(path) for path in paths}
+        except OSError as error:
+            raise _unreadable(paths[0], error) from error
+        if len(digests) == 1:
+            return True
+    first = read_plane(*images[0]).values
+    return all(np.array_equal(first, read_plane(*image).values) for image in images[1:])
+
+
+def _hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _read_file(path: Path) -> Iterator[Plane]:
+    """The one image of a file."""
     content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    native = read_native(content, _TAGS)
+    if native is not None:
+        yield _scale(path, native[1], native[0], Elements(native[0]), sha256)
+        return
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     _check_length(dataset)
     plugin = _choose_decoder(dataset, path)
+    if find_syntax(dataset) in JPEG2000TransferSyntaxes:
+        _check_jpeg2000_size(dataset.PixelData, dataset)
     raw = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
-    if raw.shape != (dataset.Rows, dataset.Columns):
-        raise ValueError(f"they have shape {raw.shape}, the header {dataset.Rows} by {dataset.Columns}")
+    yield _scale(path, raw, dataset, Elements(dataset), sha256)
+
+
+def _read_frames(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
+    """Frames of a file, of which one at a time is in memory."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True)
+        views = split_frames(dataset)
+        if max(frames) > len(views):
+            raise ValueError(f"frame {max(frames)} is not there")
+        plugin = _choose_decoder(dataset, path)
+        with closing(_decode_frames(file, dataset, frames, plugin)) as arrays:
+            for number, raw in zip(frames, arrays, strict=True):
+                yield _scale(path, raw, dataset, views[number - 1], sha256)
+
+
+def _decode_frames(
+    file: BinaryIO, dataset: pydicom.Dataset, frames: Sequence[int], plugin: str
+) -> Generator[npt.NDArray[Any], None, None]:
+    options = as_pixel_options(dataset)
+    syntax = find_syntax(dataset)
+    if is_deflated(dataset):
+        file.seek(0)
+        whole = pydicom.dcmread(file, force=True)
+        source: Any = whole
+    else:
+        extent = find_extent(file, dataset)
+        if extent is None:
+            raise ValueError("they are absent, or the file is cut off")
+        options["pixel_keyword"] = pydicom.datadict.keyword_for_tag(extent.tag)
+        options["pixel_vr"] = extent.vr
+        options["transfer_syntax_uid"] = syntax
+        if syntax in JPEG2000TransferSyntaxes:
+            file.seek(extent.start)
+            for stream in generate_frames(file, number_of_frames=options["number_of_frames"], **_offsets(options)):
+                _check_jpeg2000_size(stream, dataset)
+        file.seek(extent.start)
+        source = file
+    decoder = get_decoder(syntax)
+    in_order = list(frames) == list(range(1, int(options["number_of_frames"]) + 1))
+    indices = None if in_order else [number - 1 for number in frames]
+    for array, _ in decoder.iter_array(
+        source, indices=indices, validate=True, decoding_plugin=plugin, **({} if source is not file else options)
+    ):
+        yield np.asarray(array)
+
+
+def _offsets(options: dict[str, Any]) -> dict[str, Any]:
+    return {"extended_offsets": options["extended_offsets"]} if "extended_offsets" in options else {}
+
+
+def _scale(path: Path, raw: npt.NDArray[Any], dataset: pydicom.Dataset, elements: Elements, sha256: str) -> Plane:
+    """Stored values in the unit of the modality."""
+    size = (elements.whole("Rows"), elements.whole("Columns"))
+    if raw.shape != size:
+        raise ValueError(f"they have shape {raw.shape}, the header {size[0]} by {size[1]}")
     padding = _find_padding(dataset, raw)
     findings: list[Finding] = []
     if "ModalityLUTSequence" in dataset:
         values = np.asarray(apply_modality_lut(raw, dataset))
     else:
-        slope, intercept, findings = _rescale_parameters(dataset, path)
+        slope, intercept, findings = _rescale_parameters(elements, path)
         values = rescale(raw, slope, intercept)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        findings.append(Finding("MONOCHROME1", "The image is displayed inverted (MONOCHROME1); values are kept."))
+    if elements.text("PhotometricInterpretation") == "MONOCHROME1":
+        findings.append(NOTES["MONOCHROME1"])
     padding_value = float(values[padding][0]) if padding is not None else 0.0
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Plane(values, padding, padding_value, sha256, str(dataset.get("SOPInstanceUID", "")), tuple(findings))
+    return Plane(values, padding, padding_value, sha256, elements.text("SOPInstanceUID"), tuple(findings))
 
 
 def _unreadable(path: Path, error: BaseException | str) -> RefusedError:
@@ -116,7 +227,7 @@ def _unreadable(path: Path, error: BaseException | str) -> RefusedError:
         reason: object = error.strerror
     else:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-    return RefusedError("UNREADABLE_PIXELS", f"The pixels of {path.name} cannot be read: {reason}.", _RESEND)
+    return RefusedError("UNREADABLE_PIXELS", f"The pixels of {path.name} cannot be read: {reason}.", RESEND)
 
 
 def _check_length(dataset: pydicom.Dataset) -> None:
@@ -133,41 +244,29 @@ def _check_length(dataset: pydicom.Dataset) -> None:
 def _choose_decoder(dataset: pydicom.Dataset, path: Path) -> str:
     """The decoder for a file; empty for pydicom's own choice.
 
-    What no installed decoder reads is refused, and so are JPEG 2000 streams that are larger inside than they say.
+    What no installed decoder reads is refused.
     """
     meta = getattr(dataset, "file_meta", None)
     if meta is None or "TransferSyntaxUID" not in meta:  # read by force: pydicom has found out the encoding
-        dataset.file_meta = meta = meta or pydicom.dataset.FileMetaDataset()
-        implicit, little = dataset.original_encoding
-        meta.TransferSyntaxUID = UID(
-            pydicom.uid.ImplicitVRLittleEndian
-            if implicit
-            else (pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian)
-        )
-    syntax = meta.TransferSyntaxUID
+        syntax = find_syntax(dataset)
+        dataset.file_meta = meta or pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = syntax
+    syntax = find_syntax(dataset)
     if not syntax.is_compressed or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         return ""
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        message = f"{path.name} is encoded as {syntax.name}, which cannot be decoded."
-        raise RefusedError("MISSING_DECODER", message, "Convert the series to an uncompressed encoding.") from None
-    if not decoder.is_available:
-        needs = "; ".join(decoder.missing_dependencies)
-        message = f"{path.name} is encoded as {syntax.name}; no decoder is installed."
-        raise RefusedError("MISSING_DECODER", message, f"Install one: {needs}.")
-    if syntax in JPEG2000TransferSyntaxes:
-        _check_jpeg2000_size(dataset)
-    return next((name for name in _PREFERRED_DECODERS if name in decoder.available_plugins), "")
+    flaw = find_missing_decoder(syntax)
+    if flaw:
+        raise RefusedError(flaw[0], f"{path.name} {flaw[1]}.", flaw[2])
+    plugins = get_decoder(syntax).available_plugins
+    return next((name for name in _PREFERRED_DECODERS if name in plugins), "")
 
 
-def _check_jpeg2000_size(dataset: pydicom.Dataset) -> None:
+def _check_jpeg2000_size(content: bytes, dataset: pydicom.Dataset) -> None:
     """Raise ValueError if the code stream's own size is not that of the header, before anything is allocated.
 
     Source:
         ISO/IEC 15444-1 A.5.1: SIZ marker FF51, then Lsiz, Rsiz (2 bytes each), Xsiz, Ysiz, XOsiz, YOsiz (4 each).
     """
-    content: bytes = dataset.PixelData
     at = content.find(b"\xff\x4f\xff\x51")
     size = [int.from_bytes(content[start : start + 4], "big") for start in range(at + 8, at + 24, 4)]
     columns, rows = size[0] - size[2], size[1] - size[3]
@@ -176,25 +275,15 @@ def _check_jpeg2000_size(dataset: pydicom.Dataset) -> None:
         raise ValueError(f"the JPEG 2000 stream has {found}, the header {dataset.Rows} by {dataset.Columns}")
 
 
-def _rescale_parameters(dataset: pydicom.Dataset, path: Path) -> tuple[float, float, list[Finding]]:
+def _rescale_parameters(elements: Elements, path: Path) -> tuple[float, float, list[Finding]]:
     """Slope and intercept; absent or empty ones are those of the identity."""
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
+    slope, intercept = elements.number("RescaleSlope", 1.0), elements.number("RescaleIntercept", 0.0)
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         message = f"{path.name} has a Rescale Slope or Intercept that is no number."
-        raise RefusedError("BAD_RESCALE", message, _RESEND)
+        raise RefusedError("BAD_RESCALE", message, RESEND)
     if slope == 0:
-        message = "Rescale Slope is 0, which would make all values equal; 1 was taken."
-        return 1.0, intercept, [Finding("ZERO_SLOPE", message)]
+        return 1.0, intercept, [NOTES["ZERO_SLOPE"]]
     return slope, intercept, []
-
-
-def _number(dataset: pydicom.Dataset, name: str, default: float) -> float:
-    """A number of the header; the default where it is absent or empty, not a number where it is nonsense."""
-    try:
-        value = dataset.get(name)
-        return default if value is None or value == "" else float(value)
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _find_padding(dataset: pydicom.Dataset, raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:

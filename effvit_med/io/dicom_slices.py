@@ -37,13 +37,20 @@ ORTHOGONALITY = 1e-3
 SHEAR_DEGREES = 0.1
 """From this angle between slice line and normal on the tilt is reported; it is always in the affine."""
 
+THICKNESS_TOLERANCE = 0.1
+"""Thickness and distance of slices may part by this much where a scan goes over from thin slices to thick ones."""
+
 MAX_SHEAR_DEGREES = 45.0
 """No gantry tilts this far; the positions cannot be those of one stack."""
 
 DEFAULT_THICKNESS_MM = 1.0
 """For a single slice whose header gives no thickness."""
 
-_RESEND = "Send the series again, or read it on the scanner's own workstation and export it complete."
+RESEND_OR_ALLOW = (
+    "Send the series again, or read it on the scanner's own workstation and export it complete. To go on without the "
+    "missing slices, allow gaps."
+)
+"""What to do where slices are missing."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,7 @@ def place_slices(headers: Sequence[Header], options: ReadOptions) -> Stack:
         The headers in order, their grid and findings.
 
     Raises:
-        RefusedError: ``BAD_GEOMETRY``, ``MIXED_ORIENTATION``, ``NOT_ONE_LINE``, ``MISSING_SLICES`` or
-            ``IRREGULAR_SPACING``.
+        RefusedError: ``BAD_GEOMETRY``, ``MIXED_ORIENTATION``, ``NOT_ONE_LINE`` or ``MISSING_SLICES``.
 
     Source:
         DICOM PS3.3 section C.7.6.2.1.1 (equation C.7.6.2.1-1), with the step between slices as third column.
@@ -187,7 +193,7 @@ def _tolerance_mm(step_mm: float) -> float:
 
 
 def _space_slices(headers: Sequence[Header], distances: FloatArray, options: ReadOptions) -> _Spacing:
-    """Regular slices; or, where the user allows it, slices at their true places."""
+    """Regular slices, or slices at their true places; missing ones only where the user allows it."""
     count = len(distances)
     along = distances - distances[0]
     mean = float(along[-1]) / (count - 1)
@@ -203,21 +209,28 @@ def _space_slices(headers: Sequence[Header], distances: FloatArray, options: Rea
     widths = np.rint(steps / nominal)
     places = np.concatenate([[0.0], np.cumsum(widths)])
     refined = float(along[-1] / places[-1]) if places[-1] else nominal
-    if widths.min() >= 1 and np.abs(along - places * refined).max() <= _tolerance_mm(refined):
+    on_grid = widths.min() >= 1 and np.abs(along - places * refined).max() <= _tolerance_mm(refined)
+    if on_grid and not _are_thick(headers, steps, widths):
         message = _describe_gaps(headers, distances, widths)
         if "gaps" not in options.allow:
-            remedy = f"{_RESEND} To go on without the missing slices, allow gaps."
-            raise RefusedError("MISSING_SLICES", message, remedy)
+            raise RefusedError("MISSING_SLICES", message, RESEND_OR_ALLOW)
         return _Spacing(along / refined, False, (Finding("MISSING_SLICES", message),))
     odd = int(np.abs(steps - nominal).argmax())
     message = (
         f"The slice distances differ: {steps[odd]:.4g} mm before {headers[odd + 1].path.name} at "
         f"{distances[odd + 1]:.2f} mm along the normal, {nominal:.4g} mm elsewhere."
     )
-    if "irregular" not in options.allow:
-        remedy = "If the scan was made so, allow irregular spacing; else send the series again."
-        raise RefusedError("IRREGULAR_SPACING", message, remedy)
     return _Spacing(along / nominal, False, (Finding("IRREGULAR_SPACING", message),))
+
+
+def _are_thick(headers: Sequence[Header], steps: FloatArray, widths: FloatArray) -> bool:
+    """Whether wide steps lie between slices that are thicker by as much, so that nothing is missing between them."""
+    if any(header.slice_thickness is None for header in headers):
+        return False
+    thickness = np.array([header.slice_thickness for header in headers], dtype=np.float64)
+    filled = (thickness[1:] + thickness[:-1]) / 2 / steps
+    narrow = float(np.median(filled[widths == 1]))
+    return bool((np.abs(filled[widths > 1] / narrow - 1) < THICKNESS_TOLERANCE).all())
 
 
 def _describe_gaps(headers: Sequence[Header], distances: FloatArray, widths: FloatArray) -> str:

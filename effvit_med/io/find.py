@@ -6,8 +6,10 @@ import os
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from effvit_med.errors import InputError, RefusedError
@@ -23,18 +25,27 @@ from effvit_med.io.cases import (
 from effvit_med.io.dicom_headers import Header, read_header
 from effvit_med.io.dicom_series import assemble_series
 from effvit_med.io.nifti import check_nifti, is_nifti_name, is_own_label_map, name_case
+from effvit_med.volume import Finding
 
 __all__ = ["DicomSeries", "Found", "NiftiFile", "ReadOptions", "RefusedCase", "SetAside", "find_cases", "open_input"]
 
 
 @contextmanager
-def open_input(path: Path, options: ReadOptions | None = None) -> Iterator[Found]:
+def open_input(
+    path: Path,
+    options: ReadOptions | None = None,
+    *,
+    needs_images: bool = True,
+    on_file: Callable[[int], None] | None = None,
+) -> Iterator[Found]:
     """Find the cases of a folder, a single file or a zip archive.
 
     Args:
         path: a folder, which is searched with all its folders; an image file; or a ``.zip`` archive, which is
             unpacked to a temporary folder that is removed at the end of the ``with`` block.
         options: what the user accepts that is refused by default.
+        needs_images: whether an input without any image is an error.
+        on_file: called with the number of files looked at so far.
 
     Yields:
         The cases, what is refused and what is set aside, the same whatever the files are called.
@@ -60,17 +71,20 @@ def open_input(path: Path, options: ReadOptions | None = None) -> Iterator[Found
     if is_archive:
         with tempfile.TemporaryDirectory(prefix="effvit-med-") as folder:
             unpack_zip(path, Path(folder))
-            yield _require_images(find_cases(Path(folder), options), path)
+            found = find_cases(Path(folder), options, on_file)
+            yield _require_images(found, path) if needs_images else found
     else:
-        yield _require_images(find_cases(path, options), path)
+        found = find_cases(path, options, on_file)
+        yield _require_images(found, path) if needs_images else found
 
 
-def find_cases(path: Path, options: ReadOptions) -> Found:
+def find_cases(path: Path, options: ReadOptions, on_file: Callable[[int], None] | None = None) -> Found:
     """Find the cases of a folder or a single file; as `open_input`, but an empty result is no error.
 
     Args:
         path: a folder or a file.
         options: what the user accepts that is refused by default.
+        on_file: called with the number of files looked at so far.
 
     Returns:
         The cases, what is refused and what is set aside.
@@ -78,21 +92,37 @@ def find_cases(path: Path, options: ReadOptions) -> Found:
     headers: list[Header] = []
     niftis: list[Path] = []
     set_aside: list[SetAside] = []
-    for each in _walk(path):
+    for number, each in enumerate(_walk(path), start=1):
+        if on_file:
+            on_file(number)
         if isinstance(each, SetAside):
             set_aside.append(each)
         elif is_nifti_name(each):
             niftis.append(each)
         else:
-            header = read_header(each)
-            if isinstance(header, Header):
-                headers.append(header)
+            found = read_header(each)
+            if isinstance(found, SetAside):
+                set_aside.append(found)
             else:
-                set_aside.append(header)
+                headers.extend(found)
     series, refused_series = assemble_series(headers, options)
     taken = {case.case_id for case in series} | {case.case_id for case in refused_series}
     files, refused_files, no_images = _sort_niftis(niftis, taken)
+    series = tuple(_note_left_out(case, set_aside) for case in series)
     return Found((*series, *files), (*refused_series, *refused_files), (*set_aside, *no_images))
+
+
+def _note_left_out(case: DicomSeries, set_aside: Sequence[SetAside]) -> DicomSeries:
+    """The series with a finding for each kind of its own files that is set aside, such as a localizer."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for each in set_aside:
+        if each.series_instance_uid and each.series_instance_uid == case.series_instance_uid:
+            kinds[each.code].append(each.path.name)
+    findings = [
+        Finding(code, f"{len(names)} file(s) of the series were left out ({code.lower()}): {', '.join(names[:3])}.")
+        for code, names in kinds.items()
+    ]
+    return replace(case, findings=(*case.findings, *findings)) if findings else case
 
 
 def _require_images(found: Found, path: Path) -> Found:
@@ -150,14 +180,13 @@ def _sort_niftis(paths: Sequence[Path], taken: set[str]) -> tuple[list[NiftiFile
             continue
         case_id = name_case(path, taken)
         try:
-            check_nifti(path)
+            geometry, findings = check_nifti(path)
         except RefusedError as error:
-            message = str(error).removeprefix(f"{error.code}: ").removesuffix(error.remedy).strip()
-            refused.append(RefusedCase(case_id, error.code, message, error.remedy))
+            refused.append(RefusedCase(case_id, error.code, error.message, error.remedy, (path,), is_dicom=False))
         except InputError as error:
             no_images.append(SetAside(path, "UNREADABLE", str(error)))
             continue
         else:
-            files.append(NiftiFile(case_id, path))
+            files.append(NiftiFile(case_id, path, geometry, findings))
         taken.add(case_id)
     return files, refused, no_images

@@ -17,6 +17,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from effvit_med.errors import GeometryError, InputError, OutputError, RefusedError
 from effvit_med.io.atomic import atomic_path, write_json
+from effvit_med.io.nifti_extent import REMAKE, check_length, voxel_start
 from effvit_med.io.spill import SPILL_MB
 from effvit_med.io.streams import UNPACK_ERRORS, Compressor, HashedFile
 from effvit_med.io.values import PlaneStack, replace_non_finite, rescale
@@ -38,12 +39,12 @@ _UNSEEN_SHEAR = 0.05  # of a voxel, at the corners
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _LABEL_INTENT = "label"
+_NO_MODALITY = Finding("NO_MODALITY", "A NIfTI file does not say of which modality it is.")
 _VOXEL_START = 352  # behind the header of 348 bytes and four that say that nothing else follows
 CONFIDENCE_DESCRIPTION = "255*tanh(margin of best two logits/2); research use only, not clinical"
 """At most 79 characters fit into the header."""
 
 _CHUNK = 2**24
-_REMAKE = "Copy or convert the file again."
 
 
 def is_nifti_name(path: Path) -> bool:
@@ -89,11 +90,14 @@ def is_own_label_map(path: Path) -> bool:
     return labels_path(path).is_file()
 
 
-def check_nifti(path: Path) -> None:
-    """Check the header of a NIfTI file, without reading voxels.
+def check_nifti(path: Path) -> tuple[Geometry, tuple[Finding, ...]]:
+    """Check the header and the length of a NIfTI file, without reading voxels.
 
     Args:
         path: the file.
+
+    Returns:
+        Where its voxels lie, and the findings of `read_nifti` that the header shows.
 
     Raises:
         InputError: if it cannot be read or is no NIfTI file.
@@ -102,9 +106,17 @@ def check_nifti(path: Path) -> None:
     try:
         with HashedFile(path) as file:
             header = _read_header(file, path)
+            geometry, findings = _refine(header, path)
+            check_length(file, header, geometry.shape, path)
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    _refine(header, path)
+    return geometry, (*findings, *_note_suffix(path, file), _NO_MODALITY)
+
+
+def _note_suffix(path: Path, file: HashedFile) -> tuple[Finding, ...]:
+    if path.name.lower().endswith(".gz") == file.is_compressed:
+        return ()
+    return (Finding("WRONG_SUFFIX", f"{path.name}: the name does not say rightly whether it is compressed."),)
 
 
 def read_nifti(path: Path, case_id: str = "", spill_mb: int = SPILL_MB) -> Volume:
@@ -138,12 +150,7 @@ def read_nifti(path: Path, case_id: str = "", spill_mb: int = SPILL_MB) -> Volum
             sha256 = file.finish()
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    if path.name.lower().endswith(".gz") != file.is_compressed:
-        findings.append(
-            Finding("WRONG_SUFFIX", f"{path.name}: the name does not say rightly whether it is compressed.")
-        )
-    findings.extend(replace_non_finite(stack))
-    findings.append(Finding("NO_MODALITY", "A NIfTI file does not say of which modality it is."))
+    findings.extend([*_note_suffix(path, file), *replace_non_finite(stack), _NO_MODALITY])
     source = Source(case_id or name_case(path), "NIfTI", (SourceFile(path, sha256),), findings=tuple(findings))
     return Volume(stack.array.T, geometry, "", source)
 
@@ -292,7 +299,7 @@ def _refine(header: Any, path: Path) -> tuple[Geometry, list[Finding]]:
     rank = dimensions[0]
     sizes = dimensions[1 : rank + 1] if 1 <= rank <= 7 else []
     if rank not in range(1, 8) or min(sizes) < 1:
-        raise RefusedError("UNREADABLE_PIXELS", f"{path.name} has the sizes {dimensions} in its header.", _REMAKE)
+        raise RefusedError("UNREADABLE_PIXELS", f"{path.name} has the sizes {dimensions} in its header.", REMAKE)
     if rank < 2 or math.prod(sizes[3:]) > 1:
         message = f"{path.name} has the shape {tuple(sizes)}; one two- or three-dimensional volume is needed."
         raise RefusedError("MULTI_VOLUME", message, "Split it into one file per volume.")
@@ -300,7 +307,7 @@ def _refine(header: Any, path: Path) -> tuple[Geometry, list[Finding]]:
         kind = header.get_data_dtype()
     except (HeaderDataError, KeyError) as error:
         message = f"{path.name} has the unknown data type {int(header['datatype'])}."
-        raise RefusedError("UNREADABLE_PIXELS", message, _REMAKE) from error
+        raise RefusedError("UNREADABLE_PIXELS", message, REMAKE) from error
     if kind.names is not None or kind.kind not in "iuf" or kind.itemsize > 8:
         message = f"{path.name} holds values of type {kind}; real numbers of at most 64 bits are needed."
         raise RefusedError("NOT_GRAYSCALE", message, "Convert it to an integer or floating-point image.")
@@ -364,25 +371,22 @@ def _read_voxels(stream: BinaryIO, header: Any, shape: tuple[int, int, int], pat
     slope, inter = (float(header[name]) for name in ("scl_slope", "scl_inter"))
     if slope == 0 or not (math.isfinite(slope) and math.isfinite(inter)):
         slope, inter = 1.0, 0.0
-    size = int(header["sizeof_hdr"])
-    offset = header["vox_offset"]
-    start = int(offset) if math.isfinite(offset) and offset >= size else size
     plane_bytes = shape[0] * shape[1] * kind.itemsize
     stack = PlaneStack(shape[2], spill_mb)
     try:
-        _read_exactly(stream, start)
+        _read_exactly(stream, voxel_start(header))
         for index in range(shape[2]):
             content = _read_exactly(stream, plane_bytes)
             if len(content) < plane_bytes:
                 found, needed = index * plane_bytes + len(content), shape[2] * plane_bytes
                 message = f"{path.name} has {found} of {needed} bytes of voxels; it is cut off."
-                raise RefusedError("UNREADABLE_PIXELS", message, _REMAKE)
+                raise RefusedError("UNREADABLE_PIXELS", message, REMAKE)
             raw = np.frombuffer(content, kind).reshape(shape[1], shape[0])
             stack.put(index, rescale(raw, slope, inter))
         stream.read(1)  # at the end of a compressed stream this checks its checksum
     except UNPACK_ERRORS as error:
         message = f"{path.name} cannot be unpacked: {error}."
-        raise RefusedError("UNREADABLE_PIXELS", message, _REMAKE) from error
+        raise RefusedError("UNREADABLE_PIXELS", message, REMAKE) from error
     return stack
 
 

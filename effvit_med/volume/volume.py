@@ -34,11 +34,13 @@ class SourceFile:
         path: where it lies now.
         sha256: hex digest of its bytes.
         sop_instance_uid: DICOM SOP Instance UID (0008,0018); empty for other formats.
+        frame: which frame of a multi-frame DICOM file, from 1; 0 for a file that is one image.
     """
 
     path: Path
     sha256: str
     sop_instance_uid: str = ""
+    frame: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Source:
     Attributes:
         case_id: a name for folders and tables that carries no patient name.
         kind: ``"DICOM"`` or ``"NIfTI"``.
-        files: the files; for DICOM one per slice, in the order of array axis 0.
+        files: the files; for DICOM one per slice, in the order of array axis 0, with the number of its frame.
         study_instance_uid: DICOM Study Instance UID (0020,000D); empty for other formats.
         series_instance_uid: DICOM Series Instance UID (0020,000E); empty for other formats.
         findings: what the reader noticed.

@@ -111,26 +111,17 @@ def test_one_uid_with_two_images_is_refused(tmp_path: Path) -> None:
     assert "001.dcm, other.dcm" in found.refused[0].message
 
 
-def test_equal_images_at_one_position_are_refused(tmp_path: Path) -> None:
-    """A slice that is there twice under two UIDs is refused with its position and files."""
+def test_equal_images_at_one_position_are_kept_once(tmp_path: Path) -> None:
+    """Of two equal images at one position with their own UIDs one is kept, and the finding says where and which."""
     datasets = make_series(4)
     save(tmp_path, datasets)
     datasets[1].SOPInstanceUID = datasets[1].file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
     save(tmp_path, [datasets[1]], ["again.dcm"])
-    (refusal,) = _find(tmp_path).refused
-    assert refusal.code == "DUPLICATE_POSITION"
-    assert "102.00 mm" in refusal.message
-    assert "again.dcm" in refusal.message
-
-
-def test_allowed_equal_images_are_kept_once(tmp_path: Path) -> None:
-    """With duplicates allowed one of two equal images is kept, and the finding says so."""
-    datasets = make_series(4)
-    save(tmp_path, datasets)
-    datasets[1].SOPInstanceUID = datasets[1].file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
-    save(tmp_path, [datasets[1]], ["again.dcm"])
-    (case,) = _series(_find(tmp_path, "duplicates"))
-    assert [finding.code for finding in case.findings] == ["DUPLICATE_POSITION"]
+    (case,) = _series(_find(tmp_path))
+    (finding,) = case.findings
+    assert finding.code == "DUPLICATE_POSITION"
+    assert "102.00 mm" in finding.message
+    assert "again.dcm" in finding.message
     assert np.array_equal(read_case(case).array, np.stack([pixels(index) for index in range(4)]))
 
 
@@ -185,12 +176,36 @@ def test_runs_of_instance_numbers_split(tmp_path: Path) -> None:
     assert all("InstanceNumber" in case.findings[0].message for case in cases)
 
 
-def test_incomplete_phase_is_not_split(tmp_path: Path) -> None:
-    """A phase that lacks a slice makes the series a conflict rather than a shorter volume."""
+def test_incomplete_phase_is_refused_alone(tmp_path: Path) -> None:
+    """A phase that lacks a slice is refused, rather than made shorter; the complete phase is read."""
     datasets = _copies(2, lambda copy, _, dataset: setattr(dataset, "EchoTime", 10.0 * (copy + 1)))
     save(tmp_path, datasets[:-1])
-    (refusal,) = _find(tmp_path).refused
-    assert refusal.code == "CONFLICTING_DUPLICATES"
+    found = _find(tmp_path)
+    assert [len(case.files) for case in _series(found)] == [4]
+    assert [refusal.code for refusal in found.refused] == ["MISSING_SLICES"]
+    assert "told apart by EchoTime; this is the one of 20.0. 1 of 4 slices" in found.refused[0].message
+
+
+def test_incomplete_phase_can_be_allowed(tmp_path: Path) -> None:
+    """With gaps allowed the phase without its last slice is a shorter volume, with a finding."""
+    datasets = _copies(2, lambda copy, _, dataset: setattr(dataset, "EchoTime", 10.0 * (copy + 1)))
+    save(tmp_path, datasets[:-1])
+    cases = sorted(_series(_find(tmp_path, "gaps")), key=lambda case: len(case.files))
+    assert [len(case.files) for case in cases] == [3, 4]
+    assert [finding.code for finding in cases[0].findings] == ["SPLIT", "MISSING_SLICES"]
+
+
+def test_overlapping_slabs_are_volumes(tmp_path: Path) -> None:
+    """Two acquisitions that share some positions are two volumes of their own lengths."""
+    datasets = [*make_series(places=[0, 2, 4, 6, 8]), *make_series(places=[6, 8, 10, 12])]
+    for number, dataset in enumerate(datasets):
+        dataset.AcquisitionNumber = 1 if number < 5 else 2
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number + 1}"
+        dataset.PixelData = pixels(number).tobytes()
+    save(tmp_path, datasets)
+    found = _find(tmp_path)
+    assert sorted(len(case.files) for case in _series(found)) == [4, 5]
+    assert found.refused == ()
 
 
 def test_one_position_is_never_split(tmp_path: Path) -> None:
@@ -201,15 +216,16 @@ def test_one_position_is_never_split(tmp_path: Path) -> None:
     assert refusal.code == "CONFLICTING_DUPLICATES"
 
 
-@pytest.mark.parametrize(("tag", "value", "code"), [
-    ("NumberOfFrames", 5, "MULTI_FRAME"), ("ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "MOSAIC"),
+@pytest.mark.parametrize(("tag", "value", "code", "remedy"), [
+    ("NumberOfFrames", 5, "NO_GEOMETRY", "Export"),
+    ("ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "MOSAIC", "not supported yet"),
 ])  # fmt: skip
-def test_unsupported_kinds_are_refused(tmp_path: Path, tag: str, value: object, code: str) -> None:
-    """Multi-frame images and mosaics are refused by their code, with what to do instead."""
+def test_unsupported_kinds_are_refused(tmp_path: Path, tag: str, value: object, code: str, remedy: str) -> None:
+    """Frames without places and mosaics are refused by their code, with what to do instead."""
     save(tmp_path, make_series(2), edit=lambda _, dataset: setattr(dataset, tag, value))
     (refusal,) = _find(tmp_path).refused
     assert refusal.code == code
-    assert "not supported yet" in refusal.remedy
+    assert remedy in refusal.remedy
 
 
 def test_image_without_pixels_refuses_the_series(tmp_path: Path) -> None:

@@ -114,38 +114,56 @@ def test_allowed_gap_keeps_true_places(tmp_path: Path) -> None:
     assert _codes(case) == ["MISSING_SLICES"]
 
 
-def test_irregular_spacing_is_refused_by_name(tmp_path: Path) -> None:
-    """A distance that is no multiple of the others is refused with the file where it stands."""
+def test_irregular_spacing_is_a_finding_by_name(tmp_path: Path) -> None:
+    """A distance that is no multiple of the others is reported with the file where it stands."""
     save(tmp_path, make_series(places=[0, 2, 4, 6, 9, 11]))
-    refusal = _only_refusal(tmp_path, "gaps", "duplicates")
-    assert refusal.code == "IRREGULAR_SPACING"
-    assert "3 mm before 004.dcm at 109.00 mm" in refusal.message
+    (finding,) = _only_case(tmp_path).findings
+    assert finding.code == "IRREGULAR_SPACING"
+    assert "3 mm before 004.dcm at 109.00 mm" in finding.message
+
+
+def test_thicker_slices_are_no_gaps(tmp_path: Path) -> None:
+    """Where the slices become as thick as the steps between them, wide steps are irregular and miss nothing."""
+    places = [0.0, 2, 4, 6, 9, 13, 17, 21]
+    series = make_series(places=places)
+    save(tmp_path, series, edit=lambda i, dataset: setattr(dataset, "SliceThickness", 2.0 if i < 4 else 4.0))
+    case = _only_case(tmp_path)
+    assert _codes(case) == ["IRREGULAR_SPACING"]
+    found = [case.geometry.index_to_world([index, 0, 0])[2] - ORIGIN[2] for index in range(8)]
+    assert found == pytest.approx(places)
+
+
+def test_overlapping_thick_slices_still_show_a_gap(tmp_path: Path) -> None:
+    """A missing slice of slices twice as thick as their distance is missing, though its neighbours touch."""
+    series = make_series(places=[0, 2, 4, 8, 10])
+    save(tmp_path, series, edit=lambda _, dataset: setattr(dataset, "SliceThickness", 4.0))
+    assert _only_refusal(tmp_path).code == "MISSING_SLICES"
 
 
 def test_extra_slice_is_irregular_not_a_gap(tmp_path: Path) -> None:
     """One slice halfway between two others does not make all the others look like gaps."""
     save(tmp_path, make_series(places=[0, 2, 4, 5, 6, 8, 10]))
-    assert _only_refusal(tmp_path, "gaps").code == "IRREGULAR_SPACING"
+    assert _codes(_only_case(tmp_path)) == ["IRREGULAR_SPACING"]
 
 
 def test_slow_drift_is_irregular(tmp_path: Path) -> None:
     """Steps that change by 5 % halfway add up to more than the tolerance."""
     places = np.concatenate([np.arange(20) * 2.0, 38 + 2.1 * np.arange(1, 20)])
     save(tmp_path, make_series(places=places.tolist()))
-    assert _only_refusal(tmp_path).code == "IRREGULAR_SPACING"
+    assert _codes(_only_case(tmp_path)) == ["IRREGULAR_SPACING"]
 
 
 def test_slice_off_the_grid_by_four_percent_is_irregular(tmp_path: Path) -> None:
     """One slice that lies 0.28 mm off a grid of 7 mm is beyond the tolerance of 2 %."""
     save(tmp_path, make_series(places=[0, 7.28, 14, 21]))
-    assert _only_refusal(tmp_path).code == "IRREGULAR_SPACING"
+    assert _codes(_only_case(tmp_path)) == ["IRREGULAR_SPACING"]
 
 
-def test_allowed_irregular_spacing_keeps_true_places(tmp_path: Path) -> None:
-    """With irregular spacing allowed each slice stays where it was scanned."""
+def test_irregular_spacing_keeps_true_places(tmp_path: Path) -> None:
+    """With irregular spacing each slice stays where it was scanned."""
     places = [0, 2, 4, 6, 9, 14]
     save(tmp_path, make_series(places=places))
-    geometry = _only_case(tmp_path, "irregular").geometry
+    geometry = _only_case(tmp_path).geometry
     found = [geometry.index_to_world([index, 0, 0])[2] - ORIGIN[2] for index in range(6)]
     assert found == pytest.approx(places)
 

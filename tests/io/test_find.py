@@ -41,7 +41,8 @@ def test_folders_are_searched_to_the_bottom(tmp_path: Path) -> None:
         series, nifti = found.cases
         assert isinstance(series, DicomSeries)
         assert len(series.files) == 4
-        assert nifti == NiftiFile("scan_1", tmp_path / "a" / "scan 1.nii.gz")
+        assert isinstance(nifti, NiftiFile)
+        assert (nifti.case_id, nifti.path) == ("scan_1", tmp_path / "a" / "scan 1.nii.gz")
 
 
 def test_single_file_is_a_case(tmp_path: Path) -> None:
@@ -263,4 +264,4 @@ def test_a_header_that_ends_within_the_first_look_has_no_pixels(tmp_path: Path) 
     paths[2].write_bytes(content[: content.rindex(b"\xe0\x7f\x10\x00")])
     found = find_cases(tmp_path, ReadOptions())
     assert [case.code for case in found.refused] == ["UNREADABLE_PIXELS"]
-    assert "002.dcm: no pixel data" in found.refused[0].message
+    assert "002.dcm has no pixel data" in found.refused[0].message

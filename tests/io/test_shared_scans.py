@@ -45,7 +45,7 @@ OUTCOMES: dict[str, tuple[list[tuple[int, int, int]], list[str]]] = {
     "mr_ge_uneven_spacing": ([(12, 256, 256)], []),
     "mr_hitachi_oblique_iso2022": ([(4, 64, 64)], []),
     "mr_philips_cor_implicit": ([(4, 240, 240)], []),
-    "mr_philips_enhanced": ([], ["MULTI_FRAME"]),
+    "mr_philips_enhanced": ([(8, 256, 256)], []),
     "mr_prostatex_mixed_series": ([*[(19, 128, 84)] * 4, (19, 320, 320)], []),
     "mr_siemens_3plane_localizer": ([(3, 256, 256), (5, 256, 256), (5, 256, 256)], []),
     "mr_siemens_mosaic_9_transfer_syntaxes": ([], ["MOSAIC"]),
@@ -55,14 +55,15 @@ OUTCOMES: dict[str, tuple[list[tuple[int, int, int]], list[str]]] = {
     "mr_uih_sag": ([(6, 512, 460)], []),
     "rtstruct_rtutils_2slice": ([(2, 512, 512)], []),
     "rtstruct_rtutils_oblique": ([(3, 50, 100)], []),
-    "seg_dcmqi_24x38x3": ([(3, 38, 24)], ["MULTI_FRAME"]),
+    "seg_dcmqi_24x38x3": ([(3, 38, 24), (3, 38, 24)], []),
 }
 # Where the three reference readers agree on one volume; the folder's expected affine is checked against ours.
 AGREED = [
-    "ct_siemens_j2k_with_seg/dicom", "mr_canon_axial", "mr_compressed_set/jpeg2000", "mr_compressed_set/jpeg_lossless",
-    "mr_compressed_set/rle", "mr_compressed_set/uncompressed", "mr_ge_sag_explicit", "mr_ge_sag_implicit",
-    "mr_hitachi_oblique_iso2022", "mr_philips_cor_implicit", "mr_siemens_position_hfp", "mr_siemens_position_hfs",
-    "mr_siemens_sag", "mr_uih_sag", "seg_dcmqi_24x38x3/image", "rtstruct_rtutils_oblique",
+    "ct_siemens_j2k_with_seg/dicom", "mr_canon_axial", "mr_compressed_set/jpeg2000",
+    "mr_compressed_set/jpeg_lossless", "mr_compressed_set/rle", "mr_compressed_set/uncompressed",
+    "mr_ge_sag_explicit", "mr_ge_sag_implicit", "mr_hitachi_oblique_iso2022", "mr_philips_cor_implicit",
+    "mr_philips_enhanced", "mr_siemens_position_hfp", "mr_siemens_position_hfs", "mr_siemens_sag", "mr_uih_sag",
+    "seg_dcmqi_24x38x3/image", "seg_dcmqi_24x38x3/multiframe", "rtstruct_rtutils_oblique",
 ]  # fmt: skip
 
 

@@ -1,0 +1,197 @@
+"""Several images at one position: copies, or phases, echoes and b-values that are volumes of their own."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from effvit_med.errors import RefusedError
+from effvit_med.io.dicom_headers import SPLIT_NAMES, Header
+from effvit_med.io.dicom_pixels import have_equal_pixels
+from effvit_med.io.dicom_slices import SAME_POSITION_MM, common_orientation, distances_along_normal
+from effvit_med.volume import Finding
+
+GAP_STEPS = 1.5
+"""A part of a series has no gap if no two of its slices lie farther apart than so many common steps."""
+
+MIN_SLICES = 3
+"""A volume that lacks some positions of its series has at least so many slices; fewer are stray images."""
+
+_Label = tuple[str, ...]
+_PRIVATE = ("Date", "AcquisitionTime", "ContentTime", "Description")  # no message holds a date or free text
+_MAX_NAMES = 3  # attributes tried together
+
+
+@dataclass(frozen=True)
+class Group:
+    """Headers that may make one volume.
+
+    Attributes:
+        key: what tells them from the other groups of the series.
+        headers: in a stable order that does not depend on file names.
+        findings: what was noticed when they were told apart.
+        lack: which slices are not there that other volumes of the series have, as a sentence; empty if none.
+    """
+
+    key: str
+    headers: tuple[Header, ...]
+    findings: tuple[Finding, ...] = ()
+    lack: str = ""
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the images of a group lie along their normal.
+
+    Attributes:
+        distances: in mm, one per image.
+        numbers: the number of its position, one per image.
+        count: how many positions there are.
+    """
+
+    distances: npt.NDArray[np.float64]
+    numbers: npt.NDArray[np.int64]
+    count: int
+
+
+def name_files(headers: Sequence[Header]) -> str:
+    """The first three names of their files, and how many more there are."""
+    names = sorted({header.path.name for header in headers})
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def split_positions(group: Group) -> list[Group]:
+    """One group if each position has one image; else one per volume, if something tells the volumes apart.
+
+    Raises:
+        RefusedError: ``CONFLICTING_DUPLICATES`` if nothing does; what `common_orientation` and decoding raise.
+    """
+    places = _find_places(group.headers)
+    if places.count == len(group.headers):
+        return [group]
+    crowds = [[group.headers[i] for i in np.flatnonzero(places.numbers == place)] for place in range(places.count)]
+    crowds = [crowd for crowd in crowds if len(crowd) > 1]
+    at = next(float(places.distances[i]) for i, header in enumerate(group.headers) if header is crowds[0][0])
+    where = (
+        f"{len(crowds)} position(s) hold several images, first {at:.2f} mm along the normal: {name_files(crowds[0])}"
+    )
+    if all(have_equal_pixels([(header.path, header.frame) for header in crowd]) for crowd in crowds):
+        extra = {id(header) for crowd in crowds for header in sorted(crowd, key=_copy_order)[1:]}
+        kept = tuple(header for header in group.headers if id(header) not in extra)
+        finding = Finding("DUPLICATE_POSITION", f"{where}; their pixels are equal and one of each was kept.")
+        return [replace(group, headers=kept, findings=(*group.findings, finding))]
+    labels = _tell_volumes_apart(group.headers, places)
+    if labels is None:
+        differing = _name_differences(crowds[0])
+        message = f"{where}; their pixels differ, and no attribute splits the series into volumes{differing}."
+        raise RefusedError(
+            "CONFLICTING_DUPLICATES", message, "Export each phase, echo or b-value as a series of its own."
+        )
+    return _split(group, places, *labels)
+
+
+def _find_places(headers: Sequence[Header]) -> _Places:
+    distances = distances_along_normal(headers, common_orientation(headers))
+    order = np.argsort(distances, kind="stable")
+    numbers = np.zeros(len(order), dtype=np.int64)
+    numbers[order] = np.cumsum(np.concatenate([[0], np.diff(distances[order]) > SAME_POSITION_MM]))
+    return _Places(distances, numbers, int(numbers.max()) + 1)
+
+
+def _copy_order(header: Header) -> tuple[str, int, str]:
+    return header.sop_instance_uid, header.frame, str(header.path)
+
+
+def _tell_volumes_apart(headers: Sequence[Header], places: _Places) -> tuple[str, list[_Label]] | None:
+    """What splits the images into volumes, and the volume of each image; None if nothing does.
+
+    Volumes that each have every position are looked for first; then those of which some are incomplete.
+    """
+    if places.count < 2:
+        return None
+    for name, labels in _name_labels(headers):
+        if len(set(labels)) * places.count == len(headers) and _has_no_crowd(labels, places):
+            return name, labels
+    runs = _number_runs(headers, places)
+    if runs is not None:
+        return "the order of InstanceNumber", runs
+    fewest = max(Counter(places.numbers.tolist()).values())
+    for name, labels in _name_labels(headers):
+        if min(Counter(labels).values()) < MIN_SLICES:  # a stray image is a conflict, no volume
+            continue
+        if (len(set(labels)) == fewest or _have_no_gaps(labels, places)) and _has_no_crowd(labels, places):
+            return name, labels
+    return None
+
+
+def _name_labels(headers: Sequence[Header]) -> Iterator[tuple[str, list[_Label]]]:
+    """What attributes say of each image: one, two or three of those that differ between images, best first."""
+    columns = {name: [header.attributes[i] for header in headers] for i, name in enumerate(SPLIT_NAMES)}
+    varying = [name for name, values in columns.items() if 1 < len(set(values)) < len(values)]
+    for size in range(1, _MAX_NAMES + 1):
+        for names in itertools.combinations(varying, size):
+            yield " and ".join(names), list(zip(*(columns[name] for name in names), strict=True))
+
+
+def _has_no_crowd(labels: Sequence[_Label], places: _Places) -> bool:
+    """Whether no label has a position twice."""
+    return len(set(zip(labels, places.numbers.tolist(), strict=True))) == len(labels)
+
+
+def _have_no_gaps(labels: Sequence[_Label], places: _Places) -> bool:
+    """Whether the slices of each label are no farther apart than all positions are together."""
+    step = float(np.median(np.diff(np.unique(places.distances.round(3)))))
+    by_label: dict[_Label, list[float]] = defaultdict(list)
+    for label, distance in zip(labels, places.distances.tolist(), strict=True):
+        by_label[label].append(distance)
+    return all(float(np.diff(sorted(part)).max()) <= GAP_STEPS * step for part in by_label.values())
+
+
+def _number_runs(headers: Sequence[Header], places: _Places) -> list[_Label] | None:
+    """Runs of Instance Number that each pass every position once."""
+    numbers = [header.instance_number for header in headers]
+    if None in numbers or len(set(numbers)) < len(numbers) or len(numbers) % places.count:
+        return None
+    ranks = np.argsort(np.argsort(np.array([float(number or 0) for number in numbers])))
+    labels: list[_Label] = [(str(rank // places.count),) for rank in ranks.tolist()]
+    return labels if _has_no_crowd(labels, places) else None
+
+
+def _split(group: Group, places: _Places, name: str, labels: Sequence[_Label]) -> list[Group]:
+    parts: dict[_Label, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        parts[label].append(index)
+    longest = max(len(members) for members in parts.values())
+    groups: list[Group] = []
+    private = any(each in name for each in _PRIVATE)
+    ordered = sorted(parts.items(), key=lambda item: _natural_order(item[0]))
+    for number, (label, members) in enumerate(ordered, start=1):
+        value = ", ".join(part or "absent" for part in label)
+        which = f"number {number}" if private else f"the one of {value}"
+        message = f"The series holds {len(parts)} volumes, told apart by {name}; this is {which}."
+        lack = ""
+        if len(members) < longest == places.count:
+            lack = f"{longest - len(members)} of {longest} slices are missing that other volumes of the series have."
+        headers = tuple(group.headers[index] for index in members)
+        findings = (*group.findings, Finding("SPLIT", message))
+        groups.append(Group(f"{group.key}\n{name}\n{value}", headers, findings, lack))
+    return groups
+
+
+def _natural_order(label: _Label) -> tuple[tuple[float, str], ...]:
+    return tuple((float(part) if re.fullmatch(r"-?\d+(\.\d+)?", part) else float("inf"), part) for part in label)
+
+
+def _name_differences(crowd: Sequence[Header]) -> str:
+    differing = [
+        name
+        for name, values in zip(SPLIT_NAMES, zip(*(header.attributes for header in crowd), strict=True), strict=True)
+        if len(set(values)) > 1
+    ]
+    return f" (they differ in {', '.join(differing)})" if differing else ""
