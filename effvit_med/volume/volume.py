@@ -34,11 +34,13 @@ class SourceFile:
         path: where it lies now.
         sha256: hex digest of its bytes.
         sop_instance_uid: DICOM SOP Instance UID (0008,0018); empty for other formats.
+        frame: number of the frame in a multi-frame file, from 1; 0 for a file of one frame.
     """
 
     path: Path
     sha256: str
     sop_instance_uid: str = ""
+    frame: int = 0
 
 
 @dataclass(frozen=True)
