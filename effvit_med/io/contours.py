@@ -6,6 +6,8 @@ of the path that surrounds it: a thin channel, walked there and back, leads to i
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import contourpy
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,7 @@ def trace_outlines(mask: npt.NDArray[np.bool_]) -> list[FloatArray]:
     generator = contourpy.contour_generator(z=padded.astype(np.float32), fill_type=contourpy.FillType.OuterOffset)
     paths = []
     for points, offsets in zip(*generator.filled(_LEVEL, 2.0), strict=True):
-        rings = [points[start : stop - 1, ::-1] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+        rings = [points[start : stop - 1, ::-1] for start, stop in pairwise(offsets)]
         path = rings[0] if len(rings) == 1 else _join_holes(rings, padded)
         paths.append(_without_straight_points(path) + first)
     return paths

@@ -36,6 +36,7 @@ from effvit_med.io.dicom_seg_segments import (
     contributing_equipment,
     describe_segments,
     long_string,
+    settle_dates,
 )
 from effvit_med.volume.counts import count_values, digest_labels
 from effvit_med.volume.labels import Label
@@ -268,12 +269,9 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
 
 def _settle(dataset: Dataset, dimension_uid: str) -> None:
     """Replace what highdicom takes from the clock and from chance, so that the same result gives the same bytes."""
-    dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.ContentDate, dataset.ContentTime
+    settle_dates(dataset)
     for item in (*dataset.DimensionIndexSequence, *dataset.DimensionOrganizationSequence):
         item.DimensionOrganizationUID = dimension_uid
-    for item in dataset.ContributingEquipmentSequence:
-        if "ContributionDateTime" in item:
-            item.ContributionDateTime = f"{dataset.ContentDate}{dataset.ContentTime}"
 
 
 def _name_sources(dataset: Dataset, headers: Headers, slices: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from effvit_med.io.dicom_seg_headers import make_uid
@@ -105,6 +106,18 @@ def contributing_equipment(provenance: Provenance) -> Any:
         software_versions=software_versions(provenance),
         contribution_description=f"Automatic segmentation. {provenance.notice} Identity {provenance.identity()}.",
     )
+
+
+def settle_dates(dataset: Dataset) -> None:
+    """Replace the times that highdicom takes from the clock by that of the run, so that equal results are equal bytes.
+
+    Args:
+        dataset: made by highdicom with series date and time; changed in place.
+    """
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.SeriesDate, dataset.SeriesTime
+    for item in dataset.ContributingEquipmentSequence:
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = f"{dataset.SeriesDate}{dataset.SeriesTime}"
 
 
 def _describe(label: Label, number: int, algorithm: Any, provenance: Provenance) -> Any:

@@ -26,13 +26,13 @@ from effvit_med.io.dicom_seg_segments import (
     identify_algorithm,
     long_string,
     make_concept,
+    settle_dates,
     track,
 )
 from effvit_med.io.rtstruct_check import check_contours
 from effvit_med.volume.counts import count_values, digest_labels
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE, Label
 from effvit_med.volume.pages import count_slab, release_pages
-from effvit_med.volume.provenance import Provenance
 from effvit_med.volume.segmentation import Segmentation
 
 RTSTRUCT_SERIES_NUMBER = 901
@@ -127,11 +127,10 @@ def _build(segmentation: Segmentation, headers: Headers, series_number: int, *op
         **describe_series(provenance, header),
     )
     dataset.copy_patient_and_study_information(header)
-    dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.SeriesDate, dataset.SeriesTime
     keep_zone(dataset, header)
     dataset.OperatorsName = ""
     dataset.ContributingEquipmentSequence = [contributing_equipment(provenance)]
-    _fix_date(dataset.ContributingEquipmentSequence[0], dataset)
+    settle_dates(dataset)
     dataset.FrameOfReferenceUID = header.FrameOfReferenceUID
     dataset.PositionReferenceIndicator = ""
     dataset.StructureSetLabel = MANUFACTURER
@@ -141,12 +140,6 @@ def _build(segmentation: Segmentation, headers: Headers, series_number: int, *op
     dataset.ReferencedFrameOfReferenceSequence = [_refer(header, headers.instances)]
     dataset.ApprovalStatus = "UNAPPROVED"
     return dataset
-
-
-def _fix_date(item: Dataset, dataset: Dataset) -> None:
-    """The time of the run in place of now, so that the same result gives the same bytes."""
-    if "ContributionDateTime" in item:
-        item.ContributionDateTime = f"{dataset.SeriesDate}{dataset.SeriesTime}"
 
 
 def _refer(header: Dataset, instances: tuple[Reference, ...]) -> Dataset:
