@@ -11,7 +11,8 @@ import click
 if TYPE_CHECKING:
     from effvit_med.engine import Job, Segmenter
 
-OUTPUT_TYPES = ("dicom-seg", "nifti")
+OUTPUT_TYPES = ("dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr")
+SEG_TYPES = ("binary", "labelmap", "fractional", "auto")
 REMEDIES = ("gaps", "irregular", "duplicates")
 PRECISIONS = ("float32", "bfloat16", "float16")
 RUNTIMES = ("auto", "eager", "compile", "onnx", "openvino", "tensorrt")
@@ -59,6 +60,39 @@ _OPTIONS = (
 )
 
 
+_OUTPUT_OPTIONS = (
+    click.option(
+        "--output-type",
+        "output_types",
+        multiple=True,
+        type=click.Choice(OUTPUT_TYPES),
+        help="what to write beside measurements, picture and record, one or more; DICOM SEG and NIfTI, where they fit, "
+        "if not given",
+    ),
+    click.option(
+        "--seg-type",
+        type=click.Choice(SEG_TYPES),
+        default="binary",
+        show_default=True,
+        help="kind of DICOM SEG; fractional holds the confidence, auto is binary up to 20 structures, else labelmap",
+    ),
+    click.option(
+        "--strip-free-text/--keep-free-text",
+        default=True,
+        show_default=True,
+        help="leave comments and descriptions of the source out of DICOM results; names and ids stay in them",
+    ),
+    click.option("--confidence", is_flag=True, help="also write how sure each voxel is, as NIfTI"),
+)
+
+
+def output_options(command: Command) -> Command:
+    """Give a command the options that say what is written; `make_job` understands them."""
+    for option in reversed(_OUTPUT_OPTIONS):
+        command = option(command)
+    return command
+
+
 def run_options(command: Command) -> Command:
     """Give a command one option for each field of `effvit_med.engine.Settings`; a test holds the two together."""
     for option in reversed(_OPTIONS):
@@ -91,6 +125,9 @@ def make_job(options: dict[str, Any]) -> Job:
     return Job(
         output_types=tuple(options.get("output_types") or ()) or None,
         read=ReadOptions(allow=frozenset(options.get("allow") or ())),
-        seg=SegOptions(segmentation_type=options.get("seg_type", "binary")),
+        seg=SegOptions(
+            segmentation_type=options.get("seg_type", "binary"),
+            strip_free_text=bool(options.get("strip_free_text", True)),
+        ),
         confidence=bool(options.get("confidence")),
     )

@@ -10,7 +10,7 @@ import click
 
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med.cli.app import BUNDLE_HELP, commands
-from effvit_med.cli.running import OUTPUT_TYPES, REMEDIES, make_job, open_segmenter, run_options
+from effvit_med.cli.running import REMEDIES, make_job, open_segmenter, output_options, run_options
 from effvit_med.cli.showing import progress_bar, say_what_was_made, start_logging, summarise
 from effvit_med.cli.stopping import stop_if_asked
 
@@ -46,13 +46,7 @@ class ListOptions(click.Command):
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="folder for results")
 @click.option("--bundle", type=click.Path(path_type=Path), help=BUNDLE_HELP)
-@click.option(
-    "--output-type",
-    "output_types",
-    multiple=True,
-    type=click.Choice(OUTPUT_TYPES),
-    help="what to write beside measurements, picture and record, one or more; all that fits if not given",
-)
+@output_options
 @click.option(
     "--allow",
     multiple=True,
@@ -60,14 +54,6 @@ class ListOptions(click.Command):
     help="segment series that are otherwise refused: with missing slices (gaps), with unequal slice distances "
     "(irregular), with the same image twice (duplicates)",
 )
-@click.option(
-    "--seg-type",
-    type=click.Choice(["binary", "labelmap"]),
-    default="binary",
-    show_default=True,
-    help="kind of DICOM SEG",
-)
-@click.option("--confidence", is_flag=True, help="also write how sure each voxel is, as NIfTI")
 @run_options
 @click.option("--plan", "plan_only", is_flag=True, help="say what memory each case needs, and segment nothing")
 @click.option("-q", "--quiet", is_flag=True, help="no progress bar, only warnings and errors")
@@ -76,7 +62,8 @@ def segment(source: Path, output: Path | None, quiet: bool, verbose: bool, plan_
     """Segment every series in INPUT: a folder, a file or a zip archive of DICOM or NIfTI.
 
     Each case gets a folder under OUTPUT with segmentation.seg.dcm (DICOM input), segmentation.nii.gz,
-    measurements.csv and .json, overlay.png and record.json. Exit code 0: all segmented; 1: failed; 2: usage;
+    measurements.csv and .json, overlay.png and record.json; --output-type also knows RT structure sets, NRRD for
+    3D Slicer and DICOM reports. Exit code 0: all segmented; 1: failed; 2: usage;
     3: some cases refused.
     """
     start_logging(quiet, verbose)

@@ -212,7 +212,7 @@ def _segment_case(
         provenance = replace(
             provenance,
             steps=(*provenance.steps, *watch.steps()),
-            findings=(*provenance.findings, *(Finding("DICOM_SEG_NOTE", note) for note in notes)),
+            findings=(*provenance.findings, *notes),
         )
         write_record(folder / OUTPUT_FILES["record"], provenance, files, rows)
     tell("write", 1, 1)

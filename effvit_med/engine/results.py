@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from effvit_med.engine.settings import OutputType
 from effvit_med.engine.stopwatch import Stopwatch
@@ -16,13 +17,19 @@ from effvit_med.errors import OutputError, RefusedError
 from effvit_med.io import (
     ReadOptions,
     SegOptions,
+    why_no_dicom,
     why_no_dicom_seg,
     write_confidence,
     write_dicom_seg,
+    write_dicom_sr,
     write_measurements_csv,
     write_measurements_json,
     write_nifti,
+    write_nrrd,
     write_overlay,
+    write_rtstruct,
+    write_slicer_colours,
+    write_snap_labels,
 )
 from effvit_med.transforms.spatial import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume import Finding, Segmentation, Volume
@@ -30,8 +37,13 @@ from effvit_med.volume.measurements import Measurement
 
 OUTPUT_FILES = {
     "dicom-seg": "segmentation.seg.dcm",
+    "rtstruct": "segmentation.rtstruct.dcm",
     "nifti": "segmentation.nii.gz",
     "labels": "segmentation.labels.json",
+    "slicer-colours": "segmentation.ctbl",
+    "snap-labels": "segmentation.itksnap.txt",
+    "nrrd": "segmentation.seg.nrrd",
+    "dicom-sr": "measurements.sr.dcm",
     "confidence": "segmentation.confidence.nii.gz",
     "measurements-csv": "measurements.csv",
     "measurements-json": "measurements.json",
@@ -39,6 +51,11 @@ OUTPUT_FILES = {
     "record": "record.json",
 }
 """The names of the files of a case; a run replaces or removes all of them."""
+
+_UNEQUAL: tuple[tuple[OutputType, str, str], ...] = (
+    ("nifti", "NOT_IN_NIFTI", "NIfTI"),
+    ("nrrd", "NOT_IN_NRRD", "NRRD"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class Job:
     Attributes:
         output_types: what to write beside measurements, picture and record; None for all that the input allows.
         read: which remedies the user asked for.
-        seg: how a DICOM SEG is written.
+        seg: how a DICOM SEG is written, and whether free text of the source passes into any DICOM result.
         confidence: whether the confidence of every voxel is written, as NIfTI.
     """
 
@@ -83,24 +100,37 @@ def choose_output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...
     Raises:
         RefusedError: if the user asked for a type that the volume does not allow.
     """
-    reasons: dict[OutputType, Finding] = {}
-    no_seg = why_no_dicom_seg(volume)
-    if no_seg:
-        reasons["dicom-seg"] = no_seg
-    if not volume.geometry.is_regular:
-        text = "NIfTI cannot hold slices at unequal distances, so there is no NIfTI file."
-        reasons["nifti"] = Finding("NOT_IN_NIFTI", text)
+    reasons = _find_reasons(volume)
     for kind in job.output_types or ():
         if kind in reasons:
             raise RefusedError(reasons[kind].code, reasons[kind].message, f"Leave out --output-type {kind}.")
-    possible: tuple[OutputType, ...] = ("dicom-seg", "nifti")
-    chosen = job.output_types or tuple(kind for kind in possible if kind not in reasons)
+    usual: tuple[OutputType, ...] = ("dicom-seg", "nifti")
+    chosen = job.output_types or tuple(kind for kind in usual if kind not in reasons)
     is_dicom = volume.source is not None and volume.source.kind == "DICOM"
-    findings = [*reasons.values()] if is_dicom and job.output_types is None else []
-    if "nifti" in chosen and volume.geometry.shear_degrees > SHEAR_TOLERANCE_DEGREES:
-        text = "The NIfTI file is sheared as the scan is; programs built on ITK refuse such files. Use the DICOM SEG."
-        findings.append(Finding("NIFTI_SHEARED", text))
+    findings = [reasons[kind] for kind in usual if kind in reasons] if is_dicom and job.output_types is None else []
+    if "dicom-sr" in chosen and "dicom-seg" not in chosen:
+        chosen = ("dicom-seg", *chosen)
+        text = "A DICOM SR refers to the segments of a DICOM SEG, so that is written too."
+        findings.append(Finding("DICOM_SEG_ADDED", text))
+    if volume.geometry.shear_degrees > SHEAR_TOLERANCE_DEGREES:
+        for kind, code, name in (("nifti", "NIFTI_SHEARED", "NIfTI"), ("nrrd", "NRRD_SHEARED", "NRRD")):
+            if kind in chosen:
+                text = f"The {name} file is sheared as the scan is; programs built on ITK refuse such files."
+                findings.append(Finding(code, f"{text} Use the DICOM SEG."))
     return chosen, tuple(findings)
+
+
+def _find_reasons(volume: Volume) -> dict[OutputType, Finding]:
+    """Why a volume cannot be written as some types, known before it is segmented."""
+    found: dict[OutputType, Finding | None] = {
+        "dicom-seg": why_no_dicom_seg(volume),
+        "rtstruct": why_no_dicom(volume, "RTSTRUCT"),
+        "dicom-sr": why_no_dicom(volume, "DICOM SR") or why_no_dicom_seg(volume),
+    }
+    if not volume.geometry.is_regular:
+        for kind, code, name in _UNEQUAL:
+            found[kind] = Finding(code, f"{name} cannot hold slices at unequal distances, so there is no {name} file.")
+    return {kind: finding for kind, finding in found.items() if finding is not None}
 
 
 def write_results(
@@ -110,7 +140,7 @@ def write_results(
     folder: Path,
     job: Job,
     watch: Stopwatch,
-) -> tuple[dict[str, Path], tuple[str, ...]]:
+) -> tuple[dict[str, Path], tuple[Finding, ...]]:
     """Write all but the record.
 
     Args:
@@ -122,23 +152,12 @@ def write_results(
         watch: takes the time of each file.
 
     Returns:
-        The files by kind, and what the DICOM writer had to repair.
+        The files by kind, and what their writers had to repair or have to say.
 
     Raises:
         OutputError: if a file cannot be written.
     """
-    kinds = job.output_types or ()
-    files: dict[str, Path] = {}
-    notes: tuple[str, ...] = ()
-    if "dicom-seg" in kinds:
-        files["dicom-seg"] = folder / OUTPUT_FILES["dicom-seg"]
-        with watch("write dicom-seg"):
-            notes = write_dicom_seg(segmentation, files["dicom-seg"], job.seg)
-    if "nifti" in kinds:
-        files["nifti"] = folder / OUTPUT_FILES["nifti"]
-        with watch("write nifti"):
-            write_nifti(segmentation, files["nifti"])
-        files["labels"] = folder / OUTPUT_FILES["labels"]
+    files, notes = _write_labels(segmentation, rows, folder, job, watch)
     if job.confidence and segmentation.confidence is not None and segmentation.geometry.is_regular:
         files["confidence"] = folder / OUTPUT_FILES["confidence"]
         with watch("write confidence"):
@@ -152,6 +171,36 @@ def write_results(
     with watch("write overlay"):
         write_overlay(volume, segmentation, files["overlay"], rows)
     return files, notes
+
+
+def _write_labels(
+    segmentation: Segmentation, rows: tuple[Measurement, ...], folder: Path, job: Job, watch: Stopwatch
+) -> tuple[dict[str, Path], tuple[Finding, ...]]:
+    """The labels in every type that was chosen; what two writers have to say is said once."""
+    paths = {kind: folder / OUTPUT_FILES[kind] for kind in get_args(OutputType)}
+    strip = job.seg.strip_free_text
+    writers: dict[OutputType, Callable[[Path], tuple[str, ...] | None]] = {
+        "dicom-seg": lambda path: write_dicom_seg(segmentation, path, job.seg),
+        "rtstruct": lambda path: write_rtstruct(segmentation, path, strip_free_text=strip),
+        "nifti": lambda path: write_nifti(segmentation, path),
+        "nrrd": lambda path: write_nrrd(segmentation, path),
+        "dicom-sr": lambda path: write_dicom_sr(segmentation, rows, paths["dicom-seg"], path, strip_free_text=strip),
+    }  # the SR comes after the SEG that it refers to
+    files: dict[str, Path] = {}
+    notes: dict[str, Finding] = {}
+    for kind, write in writers.items():
+        if kind not in (job.output_types or ()):
+            continue
+        with watch(f"write {kind}"):
+            for note in write(paths[kind]) or ():
+                notes.setdefault(note, Finding(f"{kind.upper().replace('-', '_')}_NOTE", note))
+        if paths[kind].exists():
+            files[kind] = paths[kind]
+    if "nifti" in files:
+        files |= {name: folder / OUTPUT_FILES[name] for name in ("labels", "slicer-colours", "snap-labels")}
+        write_slicer_colours(segmentation.table, files["slicer-colours"])
+        write_snap_labels(segmentation.table, files["snap-labels"])
+    return files, tuple(notes.values())
 
 
 def make_folder(folder: Path) -> None:

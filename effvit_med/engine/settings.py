@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from effvit_med.errors import SettingsError
 
-OutputType = Literal["dicom-seg", "nifti"]
+OutputType = Literal["dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Runtime = Literal["auto", "eager", "compile", "onnx", "openvino", "tensorrt"]
 Region = Literal["whole", "body", "organs"]

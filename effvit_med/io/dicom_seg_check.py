@@ -16,6 +16,8 @@ from pydicom.pixels import iter_pixels
 from pydicom.tag import Tag
 
 from effvit_med.errors import GeometryError, OutputError
+from effvit_med.io.dicom_seg_frames import draw_fractions
+from effvit_med.io.dicom_seg_headers import Headers
 from effvit_med.io.dicom_slices import LATERAL_TOLERANCE, STEP_TOLERANCE, STEP_TOLERANCE_MM
 from effvit_med.volume.counts import count_values
 from effvit_med.volume.geometry import FloatArray, Geometry
@@ -27,7 +29,28 @@ _PIXEL_HEADER_BYTES = 12  # of an element with a length of 32 bits: tag, VR, res
 EXTENT_TOLERANCE = 2e-4  # of the diagonal of a slice: what direction cosines rounded to four decimals can do
 
 
-def check_positions(dataset: Any, geometry: Geometry, headers: Sequence[Any]) -> tuple[int, ...]:
+def check_slices(headers: Headers, geometry: Geometry) -> None:
+    """Make sure that the source slices, on which a result is to be drawn, lie where the labels lie.
+
+    Args:
+        headers: of the source slices; their frame of reference was compared when they were read.
+        geometry: where the labels lie; array axis 0 is the slice.
+
+    Raises:
+        GeometryError: if a slice lies elsewhere than the labels of it, or its last voxel is displaced against its
+            first.
+
+    Source:
+        DICOM PS3.3 section C.7.6.2.1.1 (equation C.7.6.2.1-1).
+    """
+    source = np.array([part.ImagePositionPatient for part in headers.slices], dtype=np.float64)
+    labels = geometry.index_to_world([[k, 0, 0] for k in range(len(source))])
+    _compare(source, labels, "the labels", _departure(source - labels, geometry))
+    for part in headers.slices:
+        _check_extent(part.ImageOrientationPatient, part.PixelSpacing, geometry)
+
+
+def check_positions(dataset: Any, geometry: Geometry, headers: Headers) -> tuple[int, ...]:
     """The slice of every frame, once each is known to lie where the labels of that slice lie.
 
     The frame must lie on its source slice to 0.01 mm. The source slice must lie where the geometry has it, within the
@@ -36,7 +59,7 @@ def check_positions(dataset: Any, geometry: Geometry, headers: Sequence[Any]) ->
     Args:
         dataset: the segmentation.
         geometry: where the labels lie; array axis 0 is the slice.
-        headers: header of the source of each slice.
+        headers: of the source slices.
 
     Returns:
         The index along array axis 0 of each frame.
@@ -57,36 +80,42 @@ def check_positions(dataset: Any, geometry: Geometry, headers: Sequence[Any]) ->
     slices = slices_of_frames(dataset, headers)
     read = _OncePerValue("PlanePositionSequence", lambda position: position.ImagePositionPatient)
     found = np.array([read(frame) for frame in frames], dtype=np.float64)
-    source = np.array([headers[k].ImagePositionPatient for k in slices], dtype=np.float64)
+    source = np.array([headers.slices[k].ImagePositionPatient for k in slices], dtype=np.float64)
     labels = geometry.index_to_world([[k, 0, 0] for k in slices])
     _compare(found, source, "its source slice", np.linalg.norm(found - source, axis=1) / WRITTEN_TOLERANCE_MM)
     _compare(found, labels, "the labels", _departure(found - labels, geometry))
-    _check_extent(dataset.SharedFunctionalGroupsSequence[0], geometry)
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    measures = shared.PixelMeasuresSequence[0]
+    _check_extent(shared.PlaneOrientationSequence[0].ImageOrientationPatient, measures.PixelSpacing, geometry)
     return slices
 
 
-def slices_of_frames(dataset: Any, headers: Sequence[Any]) -> tuple[int, ...]:
+def slices_of_frames(dataset: Any, headers: Headers) -> tuple[int, ...]:
     """The index along array axis 0 of the source slice that each frame names.
 
     Args:
         dataset: the segmentation.
-        headers: header of the source of each slice.
+        headers: of the source slices; a frame names the true object of its slice or the stand-in of its header.
     """
-    slice_of = {str(header.SOPInstanceUID): k for k, header in enumerate(headers)}
-    read = _OncePerValue(
-        "DerivationImageSequence", lambda item: slice_of[str(item.SourceImageSequence[0].ReferencedSOPInstanceUID)]
-    )
+    slice_of = {(str(part.SOPInstanceUID), 0): k for k, part in enumerate(headers.slices)}
+    slice_of |= {(each.sop_instance_uid, each.frame): k for k, each in enumerate(headers.references)}
+
+    def find(item: Any) -> int:
+        image = item.SourceImageSequence[0]
+        return slice_of[str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber") or 0)]
+
+    read = _OncePerValue("DerivationImageSequence", find)
     return tuple(read(frame) for frame in dataset.PerFrameFunctionalGroupsSequence)
 
 
-def check_file(path: Path, segmentation: Segmentation, headers: Sequence[Any], values: Sequence[int]) -> None:
+def check_file(path: Path, segmentation: Segmentation, headers: Headers, values: Sequence[int]) -> None:
     """Make sure that a written file holds the labels at their place; its pixel data are read frame by frame.
 
     Args:
         path: the file.
         segmentation: what was written.
-        headers: header of the source of each slice.
-        values: the label value of each segment number, which begin at 1 (BINARY); empty for LABELMAP.
+        headers: of the source slices.
+        values: the label value of each segment number, which begin at 1; empty for LABELMAP.
 
     Raises:
         GeometryError: as of `check_positions`.
@@ -94,12 +123,12 @@ def check_file(path: Path, segmentation: Segmentation, headers: Sequence[Any], v
     """
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     slices = check_positions(dataset, segmentation.geometry, headers)
-    check_voxels(dataset, segmentation.labels, slices, values, path)
+    check_voxels(dataset, segmentation, slices, values, path)
 
 
 def check_voxels(
     dataset: Any,
-    labels: npt.NDArray[np.unsignedinteger],
+    segmentation: Segmentation,
     slices: Sequence[int],
     values: Sequence[int],
     path: Path | None = None,
@@ -108,24 +137,29 @@ def check_voxels(
 
     Args:
         dataset: the segmentation; with its pixel data where there is no ``path``.
-        labels: (slices, rows, columns) the labels that were given.
+        segmentation: the labels that were given, with their confidence if the file is FRACTIONAL.
         slices: the slice of each frame.
-        values: the label value of each segment number, which begin at 1 (BINARY); empty for LABELMAP.
+        values: the label value of each segment number, which begin at 1; empty for LABELMAP.
         path: the file to read the pixel data from, frame by frame.
 
     Raises:
         OutputError: if a voxel differs, or labels lie on a slice that has no frame.
     """
+    labels, is_binary = segmentation.labels, dataset.SegmentationType == "BINARY"
     counts = count_values(labels, size=max(values, default=0) + 1)
     expected, found = int(counts[:, 1:].sum()), 0
     groups = dataset.PerFrameFunctionalGroupsSequence
     number_of = _segment_numbers(dataset) if values else None
-    frames: Iterator[Any] = _packed_frames(dataset, path) if values else _plain_frames(dataset, path)
+    frames: Iterator[Any] = _packed_frames(dataset, path) if is_binary else _plain_frames(dataset, path)
     slab = count_slab(labels)
     for frame, (k, pixels, group) in enumerate(zip(slices, frames, groups, strict=True)):
         if number_of is not None:
             value = values[number_of(group) - 1]
-            same, voxels = _same_bits(pixels, labels[k] == value), int(counts[k, value])
+            voxels = int(counts[k, value])
+            if is_binary:
+                same = _same_bits(pixels, labels[k] == value)
+            else:
+                same = np.array_equal(pixels, draw_fractions(segmentation, k, value))
         else:
             same, voxels = np.array_equal(pixels, labels[k]), int(counts[k, 1:].sum())
         if not same:
@@ -158,10 +192,10 @@ def _compare(found: FloatArray, wanted: FloatArray, what: str, departure: FloatA
         )
 
 
-def _check_extent(shared: Any, geometry: Geometry) -> None:
+def _check_extent(orientation: Sequence[float], spacing: Sequence[float], geometry: Geometry) -> None:
     """Make sure that the way from the first to the last voxel of a frame is that of the labels."""
-    cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=np.float64)
-    between_rows, between_columns = (float(part) for part in shared.PixelMeasuresSequence[0].PixelSpacing)
+    cosines = np.array(orientation, dtype=np.float64)
+    between_rows, between_columns = (float(part) for part in spacing)
     rows, columns = geometry.shape[1] - 1, geometry.shape[2] - 1
     found = cosines[:3] * between_columns * columns + cosines[3:] * between_rows * rows
     wanted = geometry.affine[:3, :3] @ [0, rows, columns]

@@ -26,9 +26,17 @@ from pydicom.uid import RLELossless
 
 from effvit_med.errors import OutputError
 from effvit_med.volume.pages import count_slab, release_pages
+from effvit_med.volume.segmentation import Segmentation
 
 TINY = 4
 """Rows and columns of the frames that highdicom sees; 16 pixels, since it packs fewer than 8 wrongly."""
+
+MAX_FRACTION = 255
+FRACTION_MEANING = (
+    "Confidence of the label as a part of 255: tanh(d / 2) for the difference d of the two largest scores, at least 1 "
+    "where the label is, 0 elsewhere. 0 is a tie of two classes, 255 certain; it is not a calibrated probability."
+)
+"""What the values of a fractional segmentation mean; at most 1024 characters."""
 
 _PER_FRAME, _PIXEL_DATA = Tag("PerFrameFunctionalGroupsSequence"), Tag("PixelData")
 _DERIVATION, _CONTENT = Tag("DerivationImageSequence"), Tag("FrameContentSequence")
@@ -180,6 +188,16 @@ def fill_binary(
     Source:
         DICOM PS3.3 section C.7.6.16 (Multi-frame Functional Groups), C.7.6.17 (Dimension Index Values).
     """
+    frames = _join_items(dataset, counts, values, slices)
+    _finish(dataset, labels, len(frames))
+    correct_ambiguous_vr(dataset, is_little_endian=True)
+    dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", PackedFrames(labels, frames))
+
+
+def _join_items(
+    dataset: Dataset, counts: npt.NDArray[np.int64], values: Sequence[int], slices: Sequence[int]
+) -> list[Frame]:
+    """Say of every frame what is said of its slice and structure; returns the frames, in the order of the file."""
     is_empty = not counts[:, 1:].any()  # then segment 1 has a frame on every slice, without a voxel
     heads = [_encode_parts(item, len(values)) for item in dataset.PerFrameFunctionalGroupsSequence]
     frames: list[Frame] = []
@@ -191,11 +209,56 @@ def fill_binary(
                 frames.append(Frame(index, value))
                 items.append(b"".join((derivation, _with_segment(content, number), position, segment)))
     encoded = b"".join(_ITEM.pack(0xFFFE, 0xE000, len(item)) + item for item in items)
-    _finish(dataset, labels, len(frames))
     correct_ambiguous_vr(dataset, is_little_endian=True)
-    dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", PackedFrames(labels, frames))
     dataset[_PER_FRAME] = RawDataElement(_PER_FRAME, "SQ", len(encoded), encoded, 0, False, True)
     dataset.set_original_encoding(False, True, dataset._character_set)  # noqa: SLF001 - so it is written as encoded
+    return frames
+
+
+def fill_fractional(
+    dataset: Dataset,
+    segmentation: Segmentation,
+    counts: npt.NDArray[np.int64],
+    values: Sequence[int],
+    slices: Sequence[int],
+) -> None:
+    """Turn a segmentation of tiny frames into the true one, one compressed frame per structure and slice.
+
+    Args:
+        dataset: built by highdicom on tiny frames, all of segment 1, and compressed; changed in place.
+        segmentation: labels with their confidence.
+        counts: (slices, values) voxels.
+        values: the label value of each segment, segment 1 first.
+        slices: the slice of each tiny frame.
+
+    Raises:
+        OutputError: if what highdicom says of a frame has not the form that is known.
+    """
+    frames = _join_items(dataset, counts, values, slices)
+    encoder = _FrameEncoder(dataset, segmentation.labels)
+    encoded, slab = [], count_slab(segmentation.labels)
+    for number, frame in enumerate(frames):
+        encoded.append(encoder.encode(draw_fractions(segmentation, frame.index, frame.value)))
+        if number % slab == slab - 1:
+            release_pages(segmentation.labels)
+    _finish(dataset, segmentation.labels, len(encoded))
+    dataset.PixelData = encapsulate(encoded)
+
+
+def draw_fractions(segmentation: Segmentation, index: int, value: int) -> npt.NDArray[np.uint8]:
+    """The plane of a fractional segmentation: the confidence where the label is, at least 1; 0 elsewhere.
+
+    Args:
+        segmentation: labels with their confidence.
+        index: the slice.
+        value: the label value.
+
+    Raises:
+        OutputError: if there is no confidence map.
+    """
+    if segmentation.confidence is None:
+        raise OutputError("A fractional segmentation needs a confidence map, and there is none.")
+    return np.maximum(segmentation.confidence[index], 1) * (segmentation.labels[index] == value)
 
 
 def fill_labelmap(dataset: Dataset, labels: npt.NDArray[np.unsignedinteger], slices: Sequence[int]) -> None:
@@ -206,24 +269,41 @@ def fill_labelmap(dataset: Dataset, labels: npt.NDArray[np.unsignedinteger], sli
         labels: (slices, rows, columns) label values.
         slices: the slice of each frame.
     """
-    bits = int(dataset.BitsAllocated)
-    encoder = get_encoder(RLELossless)
-    # GDCM is much quicker, but ends the whole process where rows times columns is odd
-    plugin = "gdcm" if "gdcm" in encoder.available_plugins and labels[0].size % 2 == 0 else "pydicom"
-    description = {
-        "rows": labels.shape[1], "columns": labels.shape[2], "number_of_frames": 1, "samples_per_pixel": 1,
-        "bits_allocated": bits, "bits_stored": bits, "pixel_representation": 0,
-        "photometric_interpretation": str(dataset.PhotometricInterpretation),
-    }  # fmt: skip
-    kind = np.dtype(f"<u{bits // 8}")
+    encoder = _FrameEncoder(dataset, labels)
     encoded, slab = [], count_slab(labels)
     for number, index in enumerate(slices):
-        plane = np.ascontiguousarray(labels[index], dtype=kind)
-        encoded.append(encoder.encode(plane, encoding_plugin=plugin, **description))
+        encoded.append(encoder.encode(labels[index]))
         if number % slab == slab - 1:
             release_pages(labels)
     _finish(dataset, labels, len(encoded))
     dataset.PixelData = encapsulate(encoded)
+
+
+class _FrameEncoder:
+    """Compresses frames by run lengths.
+
+    Args:
+        dataset: says how a pixel is stored.
+        labels: of the size of the frames.
+    """
+
+    def __init__(self, dataset: Dataset, labels: npt.NDArray[np.unsignedinteger]) -> None:
+        bits = int(dataset.BitsAllocated)
+        self._encoder = get_encoder(RLELossless)
+        # GDCM is much quicker, but ends the whole process where rows times columns is odd
+        is_even = "gdcm" in self._encoder.available_plugins and labels[0].size % 2 == 0
+        self._plugin = "gdcm" if is_even else "pydicom"
+        self._description = {
+            "rows": labels.shape[1], "columns": labels.shape[2], "number_of_frames": 1, "samples_per_pixel": 1,
+            "bits_allocated": bits, "bits_stored": bits, "pixel_representation": 0,
+            "photometric_interpretation": str(dataset.PhotometricInterpretation),
+        }  # fmt: skip
+        self._kind = np.dtype(f"<u{bits // 8}")
+
+    def encode(self, plane: npt.NDArray[np.unsignedinteger]) -> bytes:
+        """A compressed frame."""
+        whole = np.ascontiguousarray(plane, dtype=self._kind)
+        return self._encoder.encode(whole, encoding_plugin=self._plugin, **self._description)
 
 
 def _finish(dataset: Dataset, labels: npt.NDArray[Any], frames: int) -> None:

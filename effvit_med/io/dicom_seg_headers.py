@@ -1,4 +1,4 @@
-"""Copies of source headers that are fit to build a DICOM segmentation on.
+"""Copies of source headers that are fit to build DICOM results on: segmentations, contours, reports.
 
 Real files lack attributes, hold dates that do not exist and round the same direction differently from slice to
 slice. The files are never changed; the copies are made valid and every repair is told.
@@ -6,11 +6,10 @@ slice. The files are never changed; the copies are made valid and every repair i
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -29,6 +28,7 @@ from pydicom.valuerep import DA, TM, DSfloat, format_number_as_ds, validate_valu
 
 from effvit_med.errors import GeometryError, InputError
 from effvit_med.io.dicom_headers import parse_head
+from effvit_med.io.dicom_seg_multiframe import read_again, read_multiframe
 from effvit_med.volume.geometry import Geometry
 from effvit_med.volume.volume import SourceFile
 
@@ -61,19 +61,54 @@ _STEP_TOLERANCE = 0.01  # of a step between slices
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What names a source slice.
+
+    Attributes:
+        sop_class_uid: the class of its object.
+        sop_instance_uid: its object.
+        frame: the number of its frame there, from 1; 0 where the object is one image.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int = 0
+
+    def to_dataset(self) -> Dataset:
+        """An item of a sequence of referenced images.
+
+        Source:
+            DICOM PS3.3 section 10.3 (Image SOP Instance Reference Macro).
+        """
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = self.sop_class_uid, self.sop_instance_uid
+        if self.frame:
+            item.ReferencedFrameNumber = self.frame
+        return item
+
+
+@dataclass(frozen=True)
 class Headers:
     """Headers of the source slices, in the order of array axis 0, and what was repaired in them.
+
+    highdicom cannot build on SOP classes that it does not know, such as those of a de-identifier that changed all
+    UIDs, nor on slices of one multi-frame object. The headers carry the class of CT, MR or PET, and for a frame an
+    instance UID of its own; what is true stands in ``references``.
 
     Attributes:
         slices: one data set per slice; the first also holds the patient and study attributes.
         notes: one sentence per kind of repair, without patient data.
-        sop_classes: the true SOP Class UID of each slice. The headers carry that of CT, MR or PET, since highdicom
-            cannot build on classes that it does not know, such as those of a de-identifier that changed all UIDs.
+        references: what names each slice.
     """
 
     slices: tuple[Dataset, ...]
     notes: tuple[str, ...]
-    sop_classes: tuple[str, ...]
+    references: tuple[Reference, ...]
+
+    @property
+    def instances(self) -> tuple[Reference, ...]:
+        """The source objects, each once, in the order of their first slice."""
+        return tuple(dict.fromkeys(replace(each, frame=0) for each in self.references))
 
 
 def make_uid(*parts: str) -> str:
@@ -93,7 +128,7 @@ def read_headers(files: Sequence[SourceFile], geometry: Geometry, *, strip_free_
     """Read the source headers again and bring copies of them into a valid form.
 
     Args:
-        files: one DICOM file per slice, in the order of array axis 0.
+        files: one DICOM file, or frame of a file, per slice, in the order of array axis 0.
         geometry: where the labels lie; array axes slice, row, column.
         strip_free_text: leave out attributes that may hold text about the patient, such as Patient Comments.
 
@@ -101,40 +136,39 @@ def read_headers(files: Sequence[SourceFile], geometry: Geometry, *, strip_free_
         The copies, and a note for each kind of repair.
 
     Raises:
-        InputError: if a file is gone, has changed since it was read, or is no single-frame DICOM image with UIDs.
+        InputError: if a file is gone, has changed since it was read, or is no DICOM image with UIDs and the frame.
         GeometryError: if size or frame of reference are not those of ``geometry``.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values that break the rules are what we come to repair
         notes: list[str] = []
         slices: list[Dataset] = []
+        references: list[Reference] = []
+        open_multiframe = lru_cache(maxsize=8)(read_multiframe)  # a volume may lie in a few files
         for file in files:
-            dataset = _read(file, whole=not slices)
+            dataset = open_multiframe(file.path, file.sha256).frame(file.frame) if file.frame else None
+            if dataset is None:
+                dataset = _read(file, whole=not slices)
+            _check_complete(dataset, file)
             _check_agreement(dataset, file, geometry)
             if not slices:
                 first = _shared_part(dataset, notes, strip_free_text=strip_free_text)
                 _fill(first, notes)
             slices.append(_slice_part(dataset))
+            references.append(Reference(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), file.frame))
         _settle_geometry(slices, geometry, notes)
         first.pop("SpacingBetweenSlices", None)
         first.update(slices[0])
-        sop_classes = tuple(str(part.SOPClassUID) for part in slices)
-        for part in (first, *slices):
+        for part, reference in zip((first, *slices[1:]), references, strict=True):
             part.SOPClassUID = part.SOPClassUID if part.SOPClassUID in _KNOWN_CLASSES else CTImageStorage
-    return Headers((first, *slices[1:]), tuple(notes), sop_classes)
+            if reference.frame:
+                part.SOPInstanceUID = make_uid("frame", reference.sop_instance_uid, str(reference.frame))
+    return Headers((first, *slices[1:]), tuple(notes), tuple(references))
 
 
 def _read(file: SourceFile, *, whole: bool) -> Dataset:
-    """The header of one file whose bytes are still those that were segmented."""
-    try:
-        content = file.path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"The source {file.path.name} cannot be read again: {error.strerror or error}. A DICOM segmentation needs "
-            "the headers of its source; put the file back."
-        ) from error
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise InputError(f"The source {file.path.name} has changed since it was segmented; segment it again.")
+    """The header of one file of one image, whose bytes are still those that were segmented."""
+    content = read_again(file.path, file.sha256)
     tags = None if whole else list(_PER_SLICE)
     try:
         dataset = parse_head(content, tags)
@@ -144,15 +178,18 @@ def _read(file: SourceFile, *, whole: bool) -> Dataset:
         raise InputError(f"The source {file.path.name} has a header that cannot be read: {error}.") from error
     if int(_value(dataset, "NumberOfFrames") or 1) > 1:
         raise InputError(
-            f"The source {file.path.name} has {dataset.NumberOfFrames} frames in one file; a DICOM segmentation is "
-            "written for one file per slice. Write NIfTI, or split the file into single slices first."
+            f"The source {file.path.name} has {dataset.NumberOfFrames} frames, and it is not known which of them was "
+            "segmented; write NIfTI, or split the file into single slices first."
         )
+    return dataset
+
+
+def _check_complete(dataset: Dataset, file: SourceFile) -> None:
     missing = [name for name in (*_NEVER_EMPTY, *_PLACES, "Rows", "Columns") if _value(dataset, name) is None]
     if missing:
         raise InputError(
-            f"The source {file.path.name} has no valid {', '.join(missing)}; a DICOM segmentation refers to them."
+            f"The source {file.path.name} has no valid {', '.join(missing)}; a DICOM result refers to them."
         )
-    return dataset
 
 
 def _check_agreement(dataset: Dataset, file: SourceFile, geometry: Geometry) -> None:
@@ -192,8 +229,6 @@ def _shared_part(dataset: Dataset, notes: list[str], *, strip_free_text: bool) -
             shared.add(element)
     if dropped:
         notes.append(f"Values of {', '.join(sorted(dropped))} break the rules of DICOM and were left out.")
-    if strip_free_text:
-        notes.append("Attributes that may hold free text about the patient were left out.")
     return shared
 
 

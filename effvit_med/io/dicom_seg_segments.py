@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from effvit_med.io.dicom_seg_headers import make_uid
@@ -32,19 +33,39 @@ def long_string(text: str) -> str:
     return plain.strip()[:_LONG_STRING].strip()
 
 
-def describe_segments(labels: Sequence[Label], numbers: Sequence[int], provenance: Provenance) -> list[Any]:
+def describe_segments(
+    labels: Sequence[Label], numbers: Sequence[int], provenance: Provenance, meaning: str = ""
+) -> list[Any]:
     """One highdicom SegmentDescription per label, with coded meaning, side, colour, algorithm and tracking UID.
 
     Args:
         labels: the structures that the file holds.
         numbers: the segment number of each.
         provenance: how the segmentation was made.
+        meaning: what the values of a voxel mean, where that is not plain.
 
     Returns:
         The descriptions, in the order of ``labels``.
     """
     algorithm = identify_algorithm(provenance)
-    return [_describe(label, number, algorithm, provenance) for label, number in zip(labels, numbers, strict=True)]
+    described = [_describe(label, number, algorithm, provenance) for label, number in zip(labels, numbers, strict=True)]
+    for item in described if meaning else ():
+        item.SegmentDescription = meaning
+    return described
+
+
+def track(label: Label, provenance: Provenance) -> tuple[str, str]:
+    """The tracking id and the tracking UID of a structure, the same in every file of one result.
+
+    Args:
+        label: the structure.
+        provenance: how the segmentation was made.
+
+    Source:
+        DICOM PS3.3 section C.8.20.4 (Tracking ID, Tracking UID); PS3.16 TID 1410 (Tracking Identifier).
+    """
+    identity = provenance.identity()
+    return long_string(f"{label.name[:40]} {identity[:16]}"), make_uid("tracking", identity, label.name)
 
 
 def identify_algorithm(provenance: Provenance) -> Any:
@@ -87,23 +108,37 @@ def contributing_equipment(provenance: Provenance) -> Any:
     )
 
 
+def settle_dates(dataset: Dataset) -> None:
+    """Replace the times that highdicom takes from the clock by that of the run, so that equal results are equal bytes.
+
+    Args:
+        dataset: made by highdicom with series date and time; changed in place.
+    """
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = dataset.SeriesDate, dataset.SeriesTime
+    for item in dataset.ContributingEquipmentSequence:
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = f"{dataset.SeriesDate}{dataset.SeriesTime}"
+
+
 def _describe(label: Label, number: int, algorithm: Any, provenance: Provenance) -> Any:
+    tracking_id, tracking_uid = track(label, provenance)
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=long_string(label.name),
-        segmented_property_category=_concept(label.category),
-        segmented_property_type=_concept(label.type),
+        segmented_property_category=make_concept(label.category),
+        segmented_property_type=make_concept(label.type),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
-        tracking_id=f"{label.name} {provenance.identity()[:16]}",
-        tracking_uid=make_uid("tracking", provenance.identity(), label.name),
+        tracking_id=tracking_id,
+        tracking_uid=tracking_uid,
         display_color=hd.color.CIELabColor.from_rgb(*label.colour),
     )
     if label.laterality is not None:  # highdicom has no argument for it
         item = description.SegmentedPropertyTypeCodeSequence[0]
-        item.SegmentedPropertyTypeModifierCodeSequence = [_concept(label.laterality)]
+        item.SegmentedPropertyTypeModifierCodeSequence = [make_concept(label.laterality)]
     return description
 
 
-def _concept(code: Code) -> Any:
+def make_concept(code: Code) -> Any:
+    """A code as a highdicom CodedConcept."""
     return hd.sr.CodedConcept(code.value, code.scheme, long_string(code.meaning))

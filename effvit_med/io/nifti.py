@@ -17,6 +17,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from effvit_med.errors import GeometryError, InputError, OutputError, RefusedError
 from effvit_med.io.atomic import atomic_path, write_json
+from effvit_med.io.grids import as_stored, square_up
 from effvit_med.io.nifti_extent import REMAKE, check_length, voxel_start
 from effvit_med.io.spill import SPILL_MB
 from effvit_med.io.streams import UNPACK_ERRORS, Compressor, HashedFile
@@ -34,7 +35,6 @@ PIXDIM_TOLERANCE = 0.01
 """Voxel sizes in the header may differ from those of the affine by this part; the affine decides."""
 
 SHEAR_TOLERANCE_DEGREES = 0.01
-_UNSEEN_SHEAR = 0.05  # of a voxel, at the corners
 """A qform cannot hold shear; beyond this angle only the sform is written."""
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -174,7 +174,7 @@ def write_nifti(segmentation: Segmentation, path: Path) -> None:
         The NIfTI-1 header, nifti1.h: method 2 (qform) and 3 (sform); intent code 1002, label.
     """
     path = Path(path)
-    labels, geometry = _as_stored(segmentation.labels, segmentation)
+    labels, geometry = as_stored(segmentation.labels, segmentation)
     header = _make_header(labels, geometry, path)
     header.set_intent(_LABEL_INTENT)
     _write_image(labels, header, path, runs=True)
@@ -200,7 +200,7 @@ def write_confidence(confidence: npt.NDArray[np.uint8], segmentation: Segmentati
             f"The confidence has shape {confidence.shape} and type {confidence.dtype}; it must be uint8 of the labels' "
             f"shape {segmentation.labels.shape}."
         )
-    stored, geometry = _as_stored(confidence, segmentation)
+    stored, geometry = as_stored(confidence, segmentation)
     header = _make_header(stored, geometry, path)
     header["descrip"] = CONFIDENCE_DESCRIPTION.encode()
     _write_image(stored, header, path, runs=True)
@@ -221,23 +221,13 @@ def write_volume(volume: Volume, path: Path) -> None:
     _write_image(volume.array, _make_header(volume.array, volume.geometry, path), path)
 
 
-def _as_stored(array: npt.NDArray[Any], segmentation: Segmentation) -> tuple[npt.NDArray[Any], Geometry]:
-    """An array on the grid of a segmentation in the axis order of its file, and the grid in that order."""
-    source = segmentation.provenance.source
-    if source is None or source.kind != "DICOM":
-        return array, segmentation.geometry
-    return array.transpose(2, 1, 0), segmentation.geometry.permuted((2, 1, 0))
-
-
 def _make_header(array: npt.NDArray[Any], geometry: Geometry, path: Path) -> Any:
     """A NIfTI-1 header with sform, and with qform where the grid is not sheared."""
     if not is_nifti_name(path):
         raise OutputError(f"{path.name} must end in .nii or .nii.gz.")
     if not geometry.is_regular:
         raise OutputError(f"{path.name}: NIfTI cannot hold unequal slice distances; write a DICOM segmentation.")
-    square = geometry.without_shear()
-    if square.max_distance_mm(geometry) < _UNSEEN_SHEAR * min(geometry.spacing_mm):
-        geometry = square  # rounding in headers is no tilt, and programs built on ITK refuse what is not square
+    geometry = square_up(geometry)
     affine = _RAS_TO_LPS @ geometry.affine
     try:
         image = nibabel.Nifti1Image(array, affine, dtype=array.dtype)

@@ -231,7 +231,8 @@ def test_invalid_value_is_no_obstacle(tmp_path: Path, name: str, value: str) -> 
         dataset[tag] = pydicom.dataelem.RawDataElement(tag, kind, len(padded), padded, 0, False, True)
 
     volume = write_series(tmp_path, axial(), spoil)
-    notes = write_dicom_seg(segment(volume, random_labels(volume.geometry.shape)), tmp_path / "seg.dcm")
+    segmentation = segment(volume, random_labels(volume.geometry.shape))
+    notes = write_dicom_seg(segmentation, tmp_path / "seg.dcm", SegOptions(strip_free_text=False))
     assert name in ("SpacingBetweenSlices", "TimezoneOffsetFromUTC") or any(name in note for note in notes)
     assert not any(value in note for note in notes if len(value) > 2)
     assert errors_of(tmp_path / "seg.dcm") == []
@@ -298,7 +299,7 @@ def test_names_in_other_scripts_survive(tmp_path: Path) -> None:
 
 
 def test_free_text_can_be_left_out(tmp_path: Path) -> None:
-    """Comments on the patient pass by default and stay behind on request; the patient's name stays."""
+    """Comments on the patient stay behind unless they are asked for; the patient's name stays."""
 
     def comment(k: int, dataset: Dataset) -> None:
         dataset.PatientComments, dataset.StudyDescription = "lives next door", "secret history"
@@ -306,8 +307,8 @@ def test_free_text_can_be_left_out(tmp_path: Path) -> None:
 
     volume = write_series(tmp_path, axial(), comment)
     segmentation = segment(volume, random_labels(volume.geometry.shape))
-    write_dicom_seg(segmentation, tmp_path / "all.dcm")
-    write_dicom_seg(segmentation, tmp_path / "less.dcm", SegOptions(strip_free_text=True))
+    write_dicom_seg(segmentation, tmp_path / "all.dcm", SegOptions(strip_free_text=False))
+    write_dicom_seg(segmentation, tmp_path / "less.dcm")
     texts = [b"lives next door", b"secret history", b"Village hospital"]
     assert [text in (tmp_path / "all.dcm").read_bytes() for text in texts] == [True] * 3
     assert [text in (tmp_path / "less.dcm").read_bytes() for text in texts] == [False] * 3
@@ -526,14 +527,14 @@ def test_file_with_one_wrong_voxel_is_not_kept(tmp_path: Path, kind: str) -> Non
     segmentation = segment(volume, random_labels(volume.geometry.shape))
     write_dicom_seg(segmentation, tmp_path / "seg.dcm", SegOptions(kind))
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
-    headers = read_headers(volume.source.files, volume.geometry).slices
+    headers = read_headers(volume.source.files, volume.geometry)
     slices = check_positions(dataset, volume.geometry, headers)
     values = [1, 2, 3, 7] if kind == "binary" else []
-    check_voxels(dataset, segmentation.labels, slices, values)
+    check_voxels(dataset, segmentation, slices, values)
     changed = segmentation.labels.copy()
     changed[3, 4, 5] = 2 if changed[3, 4, 5] != 2 else 1
     with pytest.raises(OutputError, match="frame of slice 3 differs"):
-        check_voxels(dataset, changed, slices, values)
+        check_voxels(dataset, segment(volume, changed), slices, values)
 
 
 def test_labels_without_a_frame_are_found(tmp_path: Path) -> None:
@@ -542,11 +543,11 @@ def test_labels_without_a_frame_are_found(tmp_path: Path) -> None:
     segmentation = segment(volume, random_labels(volume.geometry.shape))
     write_dicom_seg(segmentation, tmp_path / "seg.dcm")
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
-    slices = check_positions(dataset, volume.geometry, read_headers(volume.source.files, volume.geometry).slices)
+    slices = check_positions(dataset, volume.geometry, read_headers(volume.source.files, volume.geometry))
     changed = segmentation.labels.copy()
     changed[0, 0, 0] = 1
     with pytest.raises(OutputError, match=r"holds \d+ labelled voxels of \d+"):
-        check_voxels(dataset, changed, slices, [1, 2, 3, 7])
+        check_voxels(dataset, segment(volume, changed), slices, [1, 2, 3, 7])
 
 
 def test_frame_moved_after_building_is_found(tmp_path: Path) -> None:
@@ -556,7 +557,7 @@ def test_frame_moved_after_building_is_found(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
     dataset.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0].ImagePositionPatient[0] += 0.02
     with pytest.raises(GeometryError, match=r"frame 3 lies at .* its source slice"):
-        check_positions(dataset, volume.geometry, read_headers(volume.source.files, volume.geometry).slices)
+        check_positions(dataset, volume.geometry, read_headers(volume.source.files, volume.geometry))
 
 
 def test_positions_that_the_reader_straightened_are_accepted(tmp_path: Path) -> None:
@@ -573,9 +574,9 @@ def test_positions_that_the_reader_straightened_are_accepted(tmp_path: Path) -> 
 
 
 def test_unknown_kind_is_refused() -> None:
-    """Only binary and labelmap can be written."""
-    with pytest.raises(OutputError, match="'fractional'; choose 'binary' or 'labelmap'"):
-        SegOptions("fractional")
+    """A kind that DICOM does not know is named with those that can be written."""
+    with pytest.raises(OutputError, match="'surface'; choose one of binary, labelmap, fractional, auto"):
+        SegOptions("surface")
 
 
 def test_single_slice_is_written(tmp_path: Path) -> None:
