@@ -4,11 +4,13 @@ The tree::
 
     EffvitError            1   something failed; also the parent of all below
     ├── InputError         1   the input cannot be used: fix or leave out the file that is named
+    │   ├── NoImagesError  1   there is no image in the input at all
     │   └── RefusedError   3   the case is readable but not safe to segment; carries a code and a remedy
     ├── GeometryError      1   positions, axes or sizes contradict each other
     ├── WeightsError       1   a weights file does not belong to the network, or is not safe to load
     ├── SettingsError      2   an option or a config value is wrong
     ├── OutputError        1   a result could not be written: disk full, no permission
+    ├── TemporaryError    75   a batch cannot go on now: disk full, device lost; run it again
     └── CancelledError   130   the user stopped the run
 
 A message says what is wrong, the value, where it stands and what to do about it.
@@ -23,6 +25,10 @@ class EffvitError(Exception):
 
 class InputError(EffvitError):
     """The input cannot be used; the message names the file."""
+
+
+class NoImagesError(InputError):
+    """The input holds no image at all."""
 
 
 class RefusedError(InputError):
@@ -59,6 +65,12 @@ class SettingsError(EffvitError):
 
 class OutputError(EffvitError):
     """A result could not be written; nothing half written is left behind."""
+
+
+class TemporaryError(EffvitError):
+    """A batch cannot go on now, such as for a full disk; what is finished stays, and the same command goes on later."""
+
+    exit_code = 75
 
 
 class CancelledError(EffvitError):

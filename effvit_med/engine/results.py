@@ -31,8 +31,8 @@ from effvit_med.io import (
     write_slicer_colours,
     write_snap_labels,
 )
-from effvit_med.transforms.spatial import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume import Finding, Segmentation, Volume
+from effvit_med.volume.geometry import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume.measurements import Measurement
 
 OUTPUT_FILES = {

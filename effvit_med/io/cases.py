@@ -54,6 +54,7 @@ class DicomSeries:
         findings: what the headers show that the user should know.
         frames: the number of the frame of each slice in its file, from 1; 0 for a file that is one image. Empty means
             0 for all.
+        identity_removed: whether every file says Patient Identity Removed YES (0012,0062).
     """
 
     case_id: str
@@ -66,6 +67,7 @@ class DicomSeries:
     series_description: str
     findings: tuple[Finding, ...] = ()
     frames: tuple[int, ...] = ()
+    identity_removed: bool = False
 
     @property
     def images(self) -> tuple[tuple[Path, int], ...]:

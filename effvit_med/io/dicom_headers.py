@@ -70,7 +70,7 @@ _NAMES: list[str | int] = [
     "BitsStored", "NumberOfFrames", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
     "ImagePositionPatient", "FrameOfReferenceUID", "ImageType", "RescaleSlope", "RescaleIntercept",
     "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "DimensionIndexSequence", *SPLIT_ATTRIBUTES.values(),
+    "DimensionIndexSequence", "PatientIdentityRemoved", *SPLIT_ATTRIBUTES.values(),
 ]  # fmt: skip
 _TAGS: list[Any] = [Tag(name) for name in _NAMES]
 _SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209113, 0x00201041, 0x00209056})
@@ -103,6 +103,7 @@ class Header:
         attributes: values as text of the attributes that may tell volumes of one series apart: see `SPLIT_NAMES`.
         flaw: why the pixels cannot be read, as far as the header and lengths tell; None if they seem whole.
         notes: codes of what the user should know of the values: ``MONOCHROME1``, ``ZERO_SLOPE``.
+        identity_removed: whether Patient Identity Removed (0012,0062) is YES.
     """
 
     path: Path
@@ -126,6 +127,7 @@ class Header:
     attributes: tuple[str, ...]
     flaw: Flaw | None
     notes: tuple[str, ...]
+    identity_removed: bool = False
 
 
 class _BoundedFile(io.BufferedReader):
@@ -260,6 +262,7 @@ def _make_header(
         attributes=share((*attributes, _join_indices(elements, pointers))),
         flaw=share(flaw),
         notes=share(notes),
+        identity_removed=elements.text("PatientIdentityRemoved").upper() == "YES",
     )
 
 

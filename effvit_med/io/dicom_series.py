@@ -113,6 +113,7 @@ def _make_case(group: Group, stack: Stack) -> DicomSeries:
         series_description=first.series_description,
         findings=tuple(findings),
         frames=tuple(header.frame for header in stack.headers) if any(h.frame for h in stack.headers) else (),
+        identity_removed=all(header.identity_removed for header in stack.headers),
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from effvit_med.errors import InputError, RefusedError
+from effvit_med.errors import InputError, NoImagesError, RefusedError
 from effvit_med.io.archive import unpack_zip
 from effvit_med.io.cases import (
     DicomSeries,
@@ -51,7 +51,8 @@ def open_input(
         The cases, what is refused and what is set aside, the same whatever the files are called.
 
     Raises:
-        InputError: if the path does not exist, cannot be read, or holds nothing that is an image.
+        InputError: if the path does not exist or cannot be read.
+        NoImagesError: if it holds nothing that is an image.
 
     Examples:
         >>> with open_input(Path("no such folder")) as found:
@@ -130,7 +131,7 @@ def _require_images(found: Found, path: Path) -> Found:
         return found
     counts = found.count_set_aside() or "the folder is empty"
     first = f" ({found.set_aside[0].reason})" if len(found.set_aside) == 1 else ""
-    raise InputError(f"no images in {path}: {counts}{first}")
+    raise NoImagesError(f"no images in {path}: {counts}{first}")
 
 
 def _walk(path: Path) -> Iterator[Path | SetAside]:
