@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from effvit_med.engine.quality import judge_case
 from effvit_med.engine.results import (
     OUTPUT_FILES,
     Job,
@@ -31,6 +32,7 @@ from effvit_med.io import (
 )
 from effvit_med.volume import Finding
 from effvit_med.volume.measurements import Measurement, measure
+from effvit_med.volume.quality import CaseQuality
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class CaseResult:
         input: where it lies below the input, to tell cases of the same name apart; empty if refused on sight.
         outputs: the written files by kind.
         measurements: one row per structure.
+        quality: the verdict on the result; None if there is none.
         findings: what was noticed on the way.
         seconds: wall time by step.
         cpu_seconds: processor time of all threads by step.
@@ -66,6 +69,7 @@ class CaseResult:
     input: str = ""
     outputs: Mapping[str, Path] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
+    quality: CaseQuality | None = None
     findings: tuple[Finding, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -206,6 +210,8 @@ def _segment_case(
     tell("write", 0, 1)
     with watch("measure"):
         rows = measure(volume, segmentation)
+    with watch("judge"):
+        quality = judge_case(volume, segmentation, rows, segmenter.model)
     with case_folder(task.output, task.case.case_id) as (folder, final):
         job = replace(task.job, output_types=kinds)
         files, notes = write_results(volume, segmentation, rows, folder, job, watch)
@@ -214,7 +220,7 @@ def _segment_case(
             steps=(*provenance.steps, *watch.steps()),
             findings=(*provenance.findings, *(Finding("DICOM_SEG_NOTE", note) for note in notes)),
         )
-        write_record(folder / OUTPUT_FILES["record"], provenance, files, rows)
+        write_record(folder / OUTPUT_FILES["record"], provenance, files, rows, quality)
     tell("write", 1, 1)
     for step in provenance.steps:
         log.debug(
@@ -226,6 +232,7 @@ def _segment_case(
         input=task.input,
         outputs={kind: final / name for kind, name in OUTPUT_FILES.items() if (final / name).exists()},
         measurements=rows,
+        quality=quality,
         findings=provenance.findings,
         seconds={step.name: round(step.seconds, 3) for step in provenance.steps},
         cpu_seconds={step.name: round(step.cpu_seconds, 3) for step in provenance.steps},
