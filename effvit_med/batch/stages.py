@@ -71,10 +71,15 @@ class Reading:
 class Writing:
     """Measures, judges and writes."""
 
+    def __init__(self, options: BatchOptions) -> None:
+        from effvit_med.engine import open_model
+
+        self._model = open_model(options.bundle)
+
     def __call__(self, task: Task, scan: Scan, segmentation: Segmentation, *, progress: Tell) -> CaseResult:
         """The files of a case."""
         del progress
-        return write_stage(task, scan, segmentation)
+        return write_stage(task, scan, segmentation, self._model)
 
 
 def make_finder(options: BatchOptions) -> Finder:
@@ -98,6 +103,9 @@ def make_segmenter(options: BatchOptions) -> Segmenting:
 
 
 def make_writer(options: BatchOptions) -> Writing:
-    """What writes their results."""
-    del options
-    return Writing()
+    """What writes their results.
+
+    Raises:
+        EffvitError: if the bundle is wrong.
+    """
+    return Writing(options)

@@ -16,6 +16,7 @@ from effvit_med.cli.stopping import stop_if_asked
 
 if TYPE_CHECKING:
     from effvit_med.engine import BatchResult, CaseResult
+    from effvit_med.volume.quality import CaseQuality
 
 
 class ProgressBar:
@@ -84,6 +85,7 @@ def _case_summary(case: CaseResult) -> dict[str, Any]:
     plain["outputs"] = {kind: str(path) for kind, path in case.outputs.items()}
     volumes = {row.structure: row.volume_ml for row in case.measurements}
     plain["volume_ml"] = {name: volume if volume is None else round(volume, 3) for name, volume in volumes.items()}
+    plain["quality"] = case.quality.to_dict() if case.quality else None
     plain["findings"] = [{"code": f.code, "message": f.message} for f in case.findings]
     return {**plain, "seconds": dict(case.seconds)}
 
@@ -95,6 +97,7 @@ def say_what_was_made(result: BatchResult, dice: dict[str, float] | None = None)
         if case.status != "segmented":
             continue
         lines.append(f"Segmented {case.case_id} in {sum(case.seconds.values()):.1f} s:")
+        lines += _verdict_lines(case.quality)
         for row in case.measurements:
             volume = "not found" if row.volume_ml is None else f"{row.volume_ml:9.1f} mL"
             cut = "  touches the edge of the scan" if row.cut_by_field_of_view else ""
@@ -102,3 +105,15 @@ def say_what_was_made(result: BatchResult, dice: dict[str, float] | None = None)
             lines.append(f"  {row.structure:14s} {volume:>12s}{score}{cut}")
         lines.extend(f"  {path}" for path in case.outputs.values())
     click.echo("\n".join([*lines, NOTICE]), err=True)
+
+
+def _verdict_lines(quality: CaseQuality | None) -> list[str]:
+    """The verdict on a result and what speaks against it."""
+    if quality is None:
+        return []
+    reasons = [
+        *quality.reasons,
+        *(each for row in quality.structures if row.verdict in ("review", "fail") for each in row.reasons),
+    ]
+    told = {reason.code: reason.message for reason in reasons}  # one sentence of each kind
+    return [f"  quality: {quality.verdict or 'not judged'}", *(f"    {code}: {text}" for code, text in told.items())]

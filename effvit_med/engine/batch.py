@@ -107,7 +107,7 @@ def _run_case(task: Task, segmenter: Segmenter, progress: Progress | None, cance
         scan = read_stage(task)
         segmentation = segment_stage(task, scan, segmenter, progress, cancelled)
         tell("write", 0, 1)
-        result = write_stage(task, scan, segmentation)
+        result = write_stage(task, scan, segmentation, segmenter.model)
     except Exception as error:  # noqa: BLE001 - judged
         return judge_error(task, error)
     tell("write", 1, 1)

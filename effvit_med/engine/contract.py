@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from effvit_med import NOT_FOR_CLINICAL_USE
 from effvit_med.engine.model import Model
+from effvit_med.engine.quality_reference import QualityReference
 from effvit_med.engine.settings import describe
 from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import InputError, SettingsError, WeightsError
@@ -52,6 +53,7 @@ class ContractModel(_Part):
     preprocess: Preprocess
     tiling: Tiling
     labels: tuple[dict[str, Any], ...]
+    quality: Annotated[QualityReference | None, Field(description="what is known of the training data")] = None
 
 
 class ContractFile(_Part):
@@ -126,6 +128,7 @@ class Contract(_Part):
             preprocess=self.model.preprocess,
             tiling=self.model.tiling,
             labels=LabelTable.from_dicts(self.model.labels),
+            quality=self.model.quality,
         )
         # records name the weights that the network was trained to, whatever file they are in now
         vars(model)["weights_sha256"] = self.weights_sha256
@@ -147,6 +150,7 @@ def describe_contract_model(model: Model) -> ContractModel:
         preprocess=model.preprocess,
         tiling=model.tiling,
         labels=tuple(model.labels.to_dicts()),
+        quality=model.quality,
     )
 
 
@@ -207,6 +211,8 @@ def _plain(contract: Contract) -> dict[str, Any]:
     plain = contract.model_dump(mode="json", exclude={"model": {"preprocess", "tiling"}})
     plain["model"]["preprocess"] = asdict(contract.model.preprocess)
     plain["model"]["tiling"] = asdict(contract.model.tiling)
+    if plain["model"]["quality"] is None:
+        del plain["model"]["quality"]  # so that exports from before there was one keep their digest
     return plain
 
 

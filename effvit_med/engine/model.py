@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 import effvit_med
+from effvit_med.engine.quality_reference import QualityReference, read_reference
 from effvit_med.engine.settings import describe
 from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import InputError, SettingsError, WeightsError
@@ -61,6 +62,7 @@ class Model:
         tiling: how the grid is cut into windows.
         labels: what its outputs mean; class 0 is background, class i is the i-th row.
         folds: paths of the weights of all folds, whose logits are averaged; one for a single network.
+        quality: what is known of the training data, to judge results by; None if the bundle says nothing.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Model:
     tiling: Tiling
     labels: LabelTable
     folds: tuple[Path, ...] = ()
+    quality: QualityReference | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folds", self.folds or (self.weights,))
@@ -186,7 +189,7 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
 
     Raises:
         InputError: if the folder is no bundle, or its model.yaml is no YAML.
-        SettingsError: if a value in model.yaml is missing, unknown or wrong.
+        SettingsError: if a value in model.yaml or quality.json is missing, unknown or wrong.
 
     Examples:
         >>> read_model().preprocess.spatial_dims
@@ -225,6 +228,7 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
         tiling=tiling,
         labels=labels,
         folds=folds,
+        quality=read_reference(folder),
     )
 
 

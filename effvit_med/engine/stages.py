@@ -27,6 +27,7 @@ from effvit_med.volume.measurements import Measurement, measure
 from effvit_med.volume.quality import CaseQuality
 
 if TYPE_CHECKING:
+    from effvit_med.engine.model import Model
     from effvit_med.engine.segmenter import Cancelled, Progress, Segmenter
 
 log = logging.getLogger(__name__)
@@ -183,13 +184,14 @@ def segment_stage(
     return segmentation.with_provenance(provenance)
 
 
-def write_stage(task: Task, scan: Scan, segmentation: Segmentation) -> CaseResult:
+def write_stage(task: Task, scan: Scan, segmentation: Segmentation, model: Model | None = None) -> CaseResult:
     """Measure, judge and write a case: its files come into its folder when all are whole, ``record.json`` last.
 
     Args:
         task: the case.
         scan: what `read_stage` gave.
         segmentation: what `segment_stage` gave.
+        model: what the bundle says, to judge by; None leaves the verdict out.
 
     Raises:
         OutputError: if a file cannot be written.
@@ -198,7 +200,12 @@ def write_stage(task: Task, scan: Scan, segmentation: Segmentation) -> CaseResul
     watch = Stopwatch()
     with watch("measure"):
         rows = measure(volume, segmentation)
-    quality: CaseQuality | None = None  # the verdict on the case is made here
+    quality: CaseQuality | None = None
+    if model is not None:
+        from effvit_med.engine.quality import judge_case  # knows networks, and with them torch; the reader does not
+
+        with watch("judge"):
+            quality = judge_case(volume, segmentation, rows, model)
     with case_folder(task.output, task.case_id) as (folder, final):
         job = replace(task.job, output_types=scan.output_types)
         files, notes = write_results(volume, segmentation, rows, folder, job, watch)
@@ -208,7 +215,7 @@ def write_stage(task: Task, scan: Scan, segmentation: Segmentation) -> CaseResul
             findings=(*provenance.findings, *notes),
         )
         conceal = None if task.keep_ids else conceal_case(task.case).plain
-        write_record(folder / OUTPUT_FILES["record"], provenance, files, rows, conceal=conceal)
+        write_record(folder / OUTPUT_FILES["record"], provenance, files, rows, quality, conceal=conceal)
     for step in provenance.steps:
         log.debug("%s: %s took %.2f s (%.2f s of processor)", task.case_id, step.name, step.seconds, step.cpu_seconds)
     return CaseResult(

@@ -13,6 +13,7 @@ from effvit_med.io.overlay import write_overlay
 from effvit_med.io.tables import measurement_row
 from effvit_med.volume.measurements import Measurement
 from effvit_med.volume.provenance import Provenance
+from effvit_med.volume.quality import CaseQuality
 
 __all__ = ["RECORD_FORMAT", "write_overlay", "write_record"]
 
@@ -24,6 +25,7 @@ def write_record(
     provenance: Provenance,
     outputs: Mapping[str, Path],
     measurements: Sequence[Measurement] | None = None,
+    quality: CaseQuality | None = None,
     *,
     conceal: Callable[[Any], Any] | None = None,
 ) -> None:
@@ -36,6 +38,7 @@ def write_record(
         provenance: how the segmentation was made.
         outputs: the files that were written, by kind, such as ``{"dicom_seg": Path("out/labels.dcm")}``.
         measurements: one row per structure; None leaves them out.
+        quality: the verdict on the result; None leaves it out.
         conceal: what the plain content goes through before it is written, such as to hash names of files.
 
     Raises:
@@ -45,6 +48,8 @@ def write_record(
     content["outputs"] = {kind: _describe(kind, file) for kind, file in outputs.items()}
     if measurements is not None:
         content["measurements"] = [measurement_row(measurement) for measurement in measurements]
+    if quality is not None:
+        content["quality"] = quality.to_dict()
     write_json(path, conceal(content) if conceal else content)
 
 
