@@ -83,7 +83,7 @@ class Elements:
     def of_frame(self, groups: Mapping[int, pydicom.Dataset]) -> Elements:
         """The same with other functional groups."""
         other = copy.copy(self)
-        other._groups = groups
+        other._groups = groups  # noqa: SLF001  it is a copy of this one
         return other
 
     def values(self, tag: str | int) -> list[Any]:
