@@ -35,15 +35,12 @@ def list_directory(path: Path) -> tuple[list[Path], list[SetAside]] | None:
             if str(meta.get("MediaStorageSOPClassUID", "")) != MediaStorageDirectoryStorage:
                 return None
             records = list(pydicom.dcmread(path, force=True).get("DirectoryRecordSequence") or ())
+            names = [[str(part).strip() for part in Elements(each).values("ReferencedFileID")] for each in records]
     except PARSE_ERRORS:
         return None
     found: dict[Path, None] = {}
     missing: list[SetAside] = []
-    for record in records:
-        elements = Elements(record)
-        parts = [str(part).strip() for part in elements.values("ReferencedFileID")]
-        if not parts:
-            continue
+    for parts in filter(None, names):
         if not all(re.fullmatch(r"[^/\\\0]+", part) and set(part) != {"."} for part in parts):
             missing.append(SetAside(path, "MISSING_FILE", f"{path.name} lists a file outside its own folder."))
             continue
