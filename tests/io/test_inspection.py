@@ -153,7 +153,7 @@ def test_nifti_is_a_file_with_its_grid(tmp_path: Path) -> None:
     affine = np.array([[0.0, 2, 0, 5], [3, 0, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), affine), tmp_path / "a.nii.gz")
     (entry,) = _inspect(tmp_path / "a.nii.gz")
-    assert (entry["kind"], entry["codes"], entry["shape"]) == ("file", ["NO_MODALITY"], [4, 5, 6])
+    assert (entry["kind"], entry["status"], entry["codes"], entry["shape"]) == ("file", "read", [], [4, 5, 6])
     assert entry["affine_lps"] == (np.diag([-1.0, -1, 1, 1]) @ affine).tolist()
 
 
