@@ -106,6 +106,9 @@ class Elements:
 
     def text(self, tag: str | int) -> str:
         """The values as text, joined by backslashes."""
+        number = _tag_of(tag)
+        if number not in self._elements and number not in self._groups:
+            return ""
         values = (value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in self.values(tag))
         return "\\".join(value.strip(" \x00") for value in values)
 

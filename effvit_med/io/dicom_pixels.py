@@ -209,7 +209,7 @@ def _scale(path: Path, raw: npt.NDArray[Any], dataset: pydicom.Dataset, elements
     size = (elements.whole("Rows"), elements.whole("Columns"))
     if raw.shape != size:
         raise ValueError(f"they have shape {raw.shape}, the header {size[0]} by {size[1]}")
-    padding = _find_padding(dataset, raw)
+    padding = _find_padding(elements, raw)
     findings: list[Finding] = []
     if "ModalityLUTSequence" in dataset:
         values = np.asarray(apply_modality_lut(raw, dataset))
@@ -286,13 +286,12 @@ def _rescale_parameters(elements: Elements, path: Path) -> tuple[float, float, l
     return slope, intercept, []
 
 
-def _find_padding(dataset: pydicom.Dataset, raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+def _find_padding(elements: Elements, raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
     """Where the stored values are padding; None where no pixel is."""
-    limits = [dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    if not isinstance(limits[0], int) or not np.issubdtype(raw.dtype, np.integer):
+    value, limit = (elements.whole(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None or not np.issubdtype(raw.dtype, np.integer):
         return None
-    if not isinstance(limits[1], int):
-        limits[1] = limits[0]
+    limits = (value, value if limit is None else limit)
     kind = np.iinfo(raw.dtype)
     span = kind.max - kind.min + 1
     low, high = sorted((limit - kind.min) % span + kind.min for limit in limits)  # some write -2000 as 63536
