@@ -1,9 +1,9 @@
 """How long finding and reading a DICOM series takes, beside SimpleITK's series reader; and how much headers weigh.
 
 Run from the repository's root: ``python -m benchmarks.reader``. A synthetic CT of 300 slices of 512 x 512 is written
-uncompressed and with each lossless compression. Both readers sort the folder and decode all slices into memory; they take
-turns, and the least of several runs counts, as wall time and as processor time, because other programs may run. By
-default a scan of more than 128 MiB goes to a temporary file instead; the last row measures that.
+uncompressed and with each lossless compression. Both readers sort the folder and decode all slices into memory; they
+take turns, and the least of several runs counts, as wall time and as processor time, because other programs may run.
+By default a scan of more than 128 MiB goes to a temporary file instead; the last row measures that.
 """
 
 from __future__ import annotations
