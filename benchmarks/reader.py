@@ -31,7 +31,8 @@ from pydicom.uid import (
 )
 
 from benchmarks.report import describe_circumstances, make_table, write_report
-from effvit_med.io.dicom_headers import Header, read_header
+from effvit_med.io.dicom_header import Header
+from effvit_med.io.dicom_headers import read_header
 from effvit_med.io.find import ReadOptions, find_cases
 from effvit_med.io.read import read_case
 

@@ -59,8 +59,8 @@ class DicomSeries:
         series_instance_uid: DICOM Series Instance UID (0020,000E).
         series_description: DICOM Series Description (0008,103E); may hold free text that a person wrote.
         findings: what the headers show that the user should know.
-        frames: the number of the frame of each slice in its file, from 1; 0 for a file that is one image. Empty means
-            0 for all.
+        frames: the number of the frame of each slice in its file, from 1; 0 for a file that is one image; -1, -2,
+            ... for the tiles of a Siemens mosaic. Empty means 0 for all.
     """
 
     case_id: str

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import RefusedError
-from effvit_med.io.dicom_headers import SPLIT_NAMES, Header
+from effvit_med.io.dicom_header import SPLIT_NAMES, Header
 from effvit_med.io.dicom_pixels import have_equal_pixels
 from effvit_med.io.dicom_slices import SAME_POSITION_MM, common_orientation, distances_along_normal
 from effvit_med.volume import Finding

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from pydicom.uid import JPEG2000TransferSyntaxes
 from effvit_med.errors import RefusedError
 from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, split_frames
 from effvit_med.io.dicom_extents import RESEND, find_extent, find_missing_decoder, find_syntax, is_deflated
+from effvit_med.io.dicom_mosaic import read_tiling
 from effvit_med.io.dicom_native import read_native
 from effvit_med.io.values import rescale
 from effvit_med.volume import Finding
@@ -87,7 +88,8 @@ def read_planes(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
 
     Args:
         path: a DICOM file.
-        frames: numbers of frames in it, from 1; or ``[0]`` for a file that is one image, whose bytes are read once.
+        frames: numbers of frames in it, from 1; or ``[0]`` for a file that is one image, whose bytes are read once; or
+            -1, -2, ... for tiles of a mosaic.
 
     Yields:
         The slices in the order of ``frames``, each scaled by its own Rescale Slope and Intercept.
@@ -99,7 +101,8 @@ def read_planes(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
         DICOM PS3.3 section C.11.1 (Modality LUT), C.7.6.16.2.9 (the same per frame), C.7.5.1.1.2 (Pixel Padding
         Value).
     """
-    planes = _read_frames(path, frames) if any(frames) else _read_file(path)
+    tiles = [-frame for frame in frames if frame < 0]
+    planes = _read_tiles(path, tiles) if tiles else _read_frames(path, frames) if any(frames) else _read_file(path)
     while True:
         try:
             with quiet_pydicom():
@@ -152,6 +155,17 @@ def _read_file(path: Path) -> Iterator[Plane]:
         _check_jpeg2000_size(dataset.PixelData, dataset)
     raw = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
     yield _scale(path, raw, dataset, Elements(dataset), sha256)
+
+
+def _read_tiles(path: Path, tiles: Sequence[int]) -> Iterator[Plane]:
+    """Slices of a mosaic, which is decoded once."""
+    found = read_tiling(path)
+    if found is None:
+        raise ValueError("the mosaic no longer says how many tiles it has")
+    for whole in _read_file(path):
+        for tile in tiles:
+            padding = None if whole.padding is None else found[1].cut(whole.padding, tile)
+            yield replace(whole, values=found[1].cut(whole.values, tile), padding=padding)
 
 
 def _read_frames(path: Path, frames: Sequence[int]) -> Iterator[Plane]:

@@ -23,7 +23,8 @@ from effvit_med.io.cases import (
     SetAside,
 )
 from effvit_med.io.dicom_directory import list_directory
-from effvit_med.io.dicom_headers import Header, read_header
+from effvit_med.io.dicom_header import Header
+from effvit_med.io.dicom_headers import read_header
 from effvit_med.io.dicom_series import assemble_series
 from effvit_med.io.nifti import check_nifti, is_nifti_name, is_own_label_map, name_case
 from effvit_med.io.settling import wait_until_settled

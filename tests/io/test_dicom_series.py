@@ -258,7 +258,7 @@ def test_one_position_is_never_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tag", "value", "code", "remedy"), [
     ("NumberOfFrames", 5, "NO_GEOMETRY", "Export"),
-    ("ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "MOSAIC", "not supported yet"),
+    ("ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "MOSAIC", "dcm2niix"),
 ])  # fmt: skip
 def test_unsupported_kinds_are_refused(tmp_path: Path, tag: str, value: object, code: str, remedy: str) -> None:
     """Frames without places and mosaics are refused by their code, with what to do instead."""
