@@ -17,7 +17,7 @@ import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, as_pixel_options, get_decoder, pixel_array
 from pydicom.tag import Tag
-from pydicom.uid import JPEG2000TransferSyntaxes
+from pydicom.uid import HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000TransferSyntaxes
 
 from effvit_med.errors import RefusedError
 from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, split_frames
@@ -43,6 +43,7 @@ _TAGS = [Tag(name) for name in (
 )]  # fmt: skip
 _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # Pixel Data, Float Pixel Data, Double Float Pixel Data
 _PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")  # GDCM ends the whole process on some damaged JPEG 2000 streams
+_WAVELETS = frozenset({*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -151,7 +152,7 @@ def _read_file(path: Path) -> Iterator[Plane]:
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     _check_length(dataset)
     plugin = _choose_decoder(dataset, path)
-    if find_syntax(dataset) in JPEG2000TransferSyntaxes:
+    if find_syntax(dataset) in _WAVELETS:
         _check_jpeg2000_size(dataset.PixelData, dataset)
     raw = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
     yield _scale(path, raw, dataset, Elements(dataset), sha256)
@@ -199,7 +200,7 @@ def _decode_frames(
         options["pixel_keyword"] = pydicom.datadict.keyword_for_tag(extent.tag)
         options["pixel_vr"] = extent.vr
         options["transfer_syntax_uid"] = syntax
-        if syntax in JPEG2000TransferSyntaxes:
+        if syntax in _WAVELETS:
             file.seek(extent.start)
             for stream in generate_frames(file, number_of_frames=options["number_of_frames"], **_offsets(options)):
                 _check_jpeg2000_size(stream, dataset)
@@ -268,7 +269,7 @@ def _choose_decoder(dataset: pydicom.Dataset, path: Path) -> str:
     syntax = find_syntax(dataset)
     if not syntax.is_compressed or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         return ""
-    flaw = find_missing_decoder(syntax)
+    flaw = find_missing_decoder(syntax, Elements(dataset).whole("BitsStored") or 0)
     if flaw:
         raise RefusedError(flaw[0], f"{path.name} {flaw[1]}.", flaw[2])
     plugins = get_decoder(syntax).available_plugins

@@ -35,7 +35,7 @@ def _volume(folder: Path, dataset: Dataset) -> Volume:
 def test_tiles_lie_along_the_private_normal(
     tmp_path_factory: pytest.TempPathFactory, turn: tuple[float, float, float], against: bool
 ) -> None:
-    """Each tile lies its number of steps from the first along the scanner's normal, with or against the cross product."""
+    """Each tile lies its number of steps from the first along the scanner's normal, whichever way it points."""
     axes = Rotation.from_euler("xyz", turn, degrees=True).as_matrix().T.round(8)
     normal = -axes[2] if against else axes[2]
     volume = _volume(tmp_path_factory.mktemp("m"), make_mosaic(ORIGIN, (*axes[0], *axes[1]), normal))
