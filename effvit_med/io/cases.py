@@ -24,15 +24,22 @@ class ReadOptions:
             anyway. All three are reported as findings.
         spill_mb: a scan of more MiB of voxels is kept in a temporary file instead of in memory; see
             `effvit_med.io.spill`.
+        settle_s: files that changed within so many seconds are waited for, as they may still be copied; 0 does not
+            wait.
+        settle_timeout_s: how long to wait at most; what changes even then is refused as ``STILL_COPIED``.
 
     Raises:
-        SettingsError: if ``spill_mb`` is below 0.
+        SettingsError: if ``spill_mb`` or a time is below 0.
     """
 
     allow: frozenset[Allowance] = frozenset()
     spill_mb: int = SPILL_MB
+    settle_s: float = 0.0
+    settle_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
+        if self.settle_s < 0 or self.settle_timeout_s < 0:
+            raise SettingsError(f"settle_s is {self.settle_s}, settle_timeout_s {self.settle_timeout_s}; 0 or more.")
         if self.spill_mb < 0:
             raise SettingsError(f"spill_mb is {self.spill_mb}; give 0 or more MiB.")
 
@@ -52,8 +59,8 @@ class DicomSeries:
         series_instance_uid: DICOM Series Instance UID (0020,000E).
         series_description: DICOM Series Description (0008,103E); may hold free text that a person wrote.
         findings: what the headers show that the user should know.
-        frames: the number of the frame of each slice in its file, from 1; 0 for a file that is one image. Empty means
-            0 for all.
+        frames: the number of the frame of each slice in its file, from 1; 0 for a file that is one image; -1, -2,
+            ... for the tiles of a Siemens mosaic. Empty means 0 for all.
         identity_removed: whether every file says Patient Identity Removed YES (0012,0062).
     """
 
@@ -162,10 +169,12 @@ _WORDS = {
     "GIT_LFS_POINTER": "Git LFS pointer",
     "LABEL_MAP": "label map",
     "LOCALIZER": "localizer",
+    "MISSING_FILE": "missing file",
     "NOT_AN_IMAGE": "DICOM object that is no image",
     "NOT_A_FILE": "link or device that is no file",
     "NOT_GRAYSCALE": "colour image",
     "SECONDARY_CAPTURE": "secondary capture",
+    "STILL_COPIED": "half copied file",
     "TEXT": "text file",
     "UNKNOWN_FORMAT": "file of another format",
     "UNREADABLE": "unreadable file",

@@ -46,7 +46,7 @@ def read_series(series: DicomSeries, spill_mb: int = SPILL_MB) -> Volume:
             message = f"{path.name} is no longer the image that was found when the folder was searched."
             raise RefusedError("UNREADABLE_PIXELS", message, "Wait until all files are copied, then start again.")
         stack.put(index, plane.values)
-        files[index] = SourceFile(path, plane.sha256, uid, frame)
+        files[index] = SourceFile(path, plane.sha256, uid, max(0, frame))
         findings.update(dict.fromkeys(plane.findings))
         if plane.padding is not None:
             padding[index] = (np.packbits(plane.padding), plane.padding_value)

@@ -83,7 +83,7 @@ class Elements:
     def of_frame(self, groups: Mapping[int, pydicom.Dataset]) -> Elements:
         """The same with other functional groups."""
         other = copy.copy(self)
-        other._groups = groups  # noqa: SLF001 - a copy of this object
+        other._groups = groups  # noqa: SLF001  it is a copy of this one
         return other
 
     def values(self, tag: str | int) -> list[Any]:
@@ -106,6 +106,9 @@ class Elements:
 
     def text(self, tag: str | int) -> str:
         """The values as text, joined by backslashes."""
+        number = _tag_of(tag)
+        if number not in self._elements and number not in self._groups:
+            return ""
         values = (value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in self.values(tag))
         return "\\".join(value.strip(" \x00") for value in values)
 

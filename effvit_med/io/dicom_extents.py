@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import pydicom
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from effvit_med.io.dicom_elements import Elements
 
@@ -103,7 +103,7 @@ def find_flaw(file: BinaryIO, size: int, extent: Extent | None, dataset: pydicom
         words = f"has {stored} Bits Stored in {bits} Bits Allocated, which no reader can decode"
         return "UNREADABLE_PIXELS", words, "Export the series again from the source system."
     if syntax.is_compressed and syntax != pydicom.uid.DeflatedExplicitVRLittleEndian:
-        return find_missing_decoder(syntax) or _find_cut_fragments(file, size, extent)
+        return find_missing_decoder(syntax, stored) or _find_cut_fragments(file, size, extent)
     rows, columns = elements.whole("Rows") or 0, elements.whole("Columns") or 0
     needed = (rows * columns * (elements.whole("SamplesPerPixel") or 1) * frames * (floats or bits) + 7) // 8
     there = min(extent.length, max(0, size - extent.start))
@@ -114,13 +114,21 @@ def find_flaw(file: BinaryIO, size: int, extent: Extent | None, dataset: pydicom
     return None
 
 
-def find_missing_decoder(syntax: UID) -> Flaw | None:
-    """The flaw of an encoding that no installed decoder reads; None if one does."""
+def find_missing_decoder(syntax: UID, bits: int) -> Flaw | None:
+    """The flaw of an encoding that no installed decoder reads; None if one does.
+
+    Args:
+        syntax: of compressed pixels.
+        bits: Bits Stored. Of lossy JPEG with more than 8, GDCM and Pillow read none.
+    """
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         words = f"is encoded as {syntax.name}, which cannot be decoded"
         return "MISSING_DECODER", words, "Convert the series to an uncompressed encoding."
+    if syntax == JPEGExtended12Bit and bits > 8 and "pylibjpeg" not in decoder.available_plugins:
+        words = f"is encoded as {syntax.name} with {bits} bits; no decoder is installed"
+        return "MISSING_DECODER", words, "Install pylibjpeg-libjpeg (its licence is GPL), or convert the series."
     if decoder.is_available:
         return None
     needs = "; ".join(decoder.missing_dependencies)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import RefusedError
-from effvit_med.io.dicom_headers import SPLIT_NAMES, Header
+from effvit_med.io.dicom_header import SPLIT_NAMES, Header
 from effvit_med.io.dicom_pixels import have_equal_pixels
 from effvit_med.io.dicom_slices import SAME_POSITION_MM, common_orientation, distances_along_normal
 from effvit_med.volume import Finding
@@ -25,6 +25,8 @@ MIN_SLICES = 3
 
 _Label = tuple[str, ...]
 _PRIVATE = ("Date", "AcquisitionTime", "ContentTime", "Description")  # no message holds a date or free text
+_TIMES = ("TriggerTime", "NominalCardiacTriggerDelayTime", "TemporalPositionTimeOffset", "FrameReferenceTime")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _MAX_NAMES = 3  # attributes tried together
 
 
@@ -118,6 +120,9 @@ def _tell_volumes_apart(headers: Sequence[Header], places: _Places) -> tuple[str
     for name, labels in _name_labels(headers):
         if len(set(labels)) * places.count == len(headers) and _has_no_crowd(labels, places):
             return name, labels
+    ranked = _time_ranks(headers, places)
+    if ranked is not None:
+        return ranked
     runs = _number_runs(headers, places)
     if runs is not None:
         return "the order of InstanceNumber", runs
@@ -153,6 +158,28 @@ def _have_no_gaps(labels: Sequence[_Label], places: _Places) -> bool:
     return all(float(np.diff(sorted(part)).max()) <= GAP_STEPS * step for part in by_label.values())
 
 
+def _time_ranks(headers: Sequence[Header], places: _Places) -> tuple[str, list[_Label]] | None:
+    """The first, second, ... image in time at each position, where each position has as many.
+
+    A heart that is scanned slice by slice beats a little faster or slower in each, so its phases share no time.
+    """
+    if len(headers) % places.count:
+        return None
+    for name in _TIMES:
+        column = SPLIT_NAMES.index(name)
+        times = [header.attributes[column] for header in headers]
+        if not all(_NUMBER.fullmatch(time) for time in times):
+            continue
+        order = sorted(range(len(times)), key=lambda index: (places.numbers[index], float(times[index])))
+        size = len(headers) // places.count
+        runs = [order[start : start + size] for start in range(0, len(order), size)]
+        if any(len({places.numbers[i] for i in run}) > 1 or len({float(times[i]) for i in run}) < size for run in runs):
+            continue
+        ranks = {index: rank for run in runs for rank, index in enumerate(run)}
+        return f"the order of {name} at each position", [(str(ranks[i] + 1),) for i in range(len(times))]
+    return None
+
+
 def _number_runs(headers: Sequence[Header], places: _Places) -> list[_Label] | None:
     """Runs of Instance Number that each pass every position once."""
     numbers = [header.instance_number for header in headers]
@@ -185,7 +212,7 @@ def _split(group: Group, places: _Places, name: str, labels: Sequence[_Label]) -
 
 
 def _natural_order(label: _Label) -> tuple[tuple[float, str], ...]:
-    return tuple((float(part) if re.fullmatch(r"-?\d+(\.\d+)?", part) else float("inf"), part) for part in label)
+    return tuple((float(part) if _NUMBER.fullmatch(part) else float("inf"), part) for part in label)
 
 
 def _name_differences(crowd: Sequence[Header]) -> str:

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,11 +17,12 @@ import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, as_pixel_options, get_decoder, pixel_array
 from pydicom.tag import Tag
-from pydicom.uid import JPEG2000TransferSyntaxes
+from pydicom.uid import HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000TransferSyntaxes
 
 from effvit_med.errors import RefusedError
 from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, split_frames
 from effvit_med.io.dicom_extents import RESEND, find_extent, find_missing_decoder, find_syntax, is_deflated
+from effvit_med.io.dicom_mosaic import read_tiling
 from effvit_med.io.dicom_native import read_native
 from effvit_med.io.values import rescale
 from effvit_med.volume import Finding
@@ -42,6 +43,7 @@ _TAGS = [Tag(name) for name in (
 )]  # fmt: skip
 _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # Pixel Data, Float Pixel Data, Double Float Pixel Data
 _PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")  # GDCM ends the whole process on some damaged JPEG 2000 streams
+_WAVELETS = frozenset({*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -87,7 +89,8 @@ def read_planes(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
 
     Args:
         path: a DICOM file.
-        frames: numbers of frames in it, from 1; or ``[0]`` for a file that is one image, whose bytes are read once.
+        frames: numbers of frames in it, from 1; or ``[0]`` for a file that is one image, whose bytes are read once; or
+            -1, -2, ... for tiles of a mosaic.
 
     Yields:
         The slices in the order of ``frames``, each scaled by its own Rescale Slope and Intercept.
@@ -99,7 +102,8 @@ def read_planes(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
         DICOM PS3.3 section C.11.1 (Modality LUT), C.7.6.16.2.9 (the same per frame), C.7.5.1.1.2 (Pixel Padding
         Value).
     """
-    planes = _read_frames(path, frames) if any(frames) else _read_file(path)
+    tiles = [-frame for frame in frames if frame < 0]
+    planes = _read_tiles(path, tiles) if tiles else _read_frames(path, frames) if any(frames) else _read_file(path)
     while True:
         try:
             with quiet_pydicom():
@@ -148,10 +152,21 @@ def _read_file(path: Path) -> Iterator[Plane]:
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     _check_length(dataset)
     plugin = _choose_decoder(dataset, path)
-    if find_syntax(dataset) in JPEG2000TransferSyntaxes:
+    if find_syntax(dataset) in _WAVELETS:
         _check_jpeg2000_size(dataset.PixelData, dataset)
     raw = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
     yield _scale(path, raw, dataset, Elements(dataset), sha256)
+
+
+def _read_tiles(path: Path, tiles: Sequence[int]) -> Iterator[Plane]:
+    """Slices of a mosaic, which is decoded once."""
+    found = read_tiling(path)
+    if found is None:
+        raise ValueError("the mosaic no longer says how many tiles it has")
+    for whole in _read_file(path):
+        for tile in tiles:
+            padding = None if whole.padding is None else found[1].cut(whole.padding, tile)
+            yield replace(whole, values=found[1].cut(whole.values, tile), padding=padding)
 
 
 def _read_frames(path: Path, frames: Sequence[int]) -> Iterator[Plane]:
@@ -185,7 +200,7 @@ def _decode_frames(
         options["pixel_keyword"] = pydicom.datadict.keyword_for_tag(extent.tag)
         options["pixel_vr"] = extent.vr
         options["transfer_syntax_uid"] = syntax
-        if syntax in JPEG2000TransferSyntaxes:
+        if syntax in _WAVELETS:
             file.seek(extent.start)
             for stream in generate_frames(file, number_of_frames=options["number_of_frames"], **_offsets(options)):
                 _check_jpeg2000_size(stream, dataset)
@@ -209,7 +224,7 @@ def _scale(path: Path, raw: npt.NDArray[Any], dataset: pydicom.Dataset, elements
     size = (elements.whole("Rows"), elements.whole("Columns"))
     if raw.shape != size:
         raise ValueError(f"they have shape {raw.shape}, the header {size[0]} by {size[1]}")
-    padding = _find_padding(dataset, raw)
+    padding = _find_padding(elements, raw)
     findings: list[Finding] = []
     if "ModalityLUTSequence" in dataset:
         values = np.asarray(apply_modality_lut(raw, dataset))
@@ -254,7 +269,7 @@ def _choose_decoder(dataset: pydicom.Dataset, path: Path) -> str:
     syntax = find_syntax(dataset)
     if not syntax.is_compressed or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         return ""
-    flaw = find_missing_decoder(syntax)
+    flaw = find_missing_decoder(syntax, Elements(dataset).whole("BitsStored") or 0)
     if flaw:
         raise RefusedError(flaw[0], f"{path.name} {flaw[1]}.", flaw[2])
     plugins = get_decoder(syntax).available_plugins
@@ -286,13 +301,12 @@ def _rescale_parameters(elements: Elements, path: Path) -> tuple[float, float, l
     return slope, intercept, []
 
 
-def _find_padding(dataset: pydicom.Dataset, raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+def _find_padding(elements: Elements, raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
     """Where the stored values are padding; None where no pixel is."""
-    limits = [dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    if not isinstance(limits[0], int) or not np.issubdtype(raw.dtype, np.integer):
+    value, limit = (elements.whole(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None or not np.issubdtype(raw.dtype, np.integer):
         return None
-    if not isinstance(limits[1], int):
-        limits[1] = limits[0]
+    limits = (value, value if limit is None else limit)
     kind = np.iinfo(raw.dtype)
     span = kind.max - kind.min + 1
     low, high = sorted((limit - kind.min) % span + kind.min for limit in limits)  # some write -2000 as 63536

@@ -12,7 +12,7 @@ import numpy as np
 
 from effvit_med.errors import RefusedError
 from effvit_med.io.cases import DicomSeries, ReadOptions, RefusedCase
-from effvit_med.io.dicom_headers import SPLIT_NAMES, Header
+from effvit_med.io.dicom_header import SPLIT_NAMES, Header
 from effvit_med.io.dicom_phases import Group, name_files, split_positions
 from effvit_med.io.dicom_pixels import NOTES, have_equal_pixels
 from effvit_med.io.dicom_slices import RESEND_OR_ALLOW, Stack, place_slices
@@ -25,12 +25,12 @@ SPACING_CLUSTER = 2e-4
 """Pixel Spacings that differ by a smaller part are one spacing: a tenth of a pixel at the far end of 512."""
 
 _REMEDIES = {
-    "MOSAIC": "Mosaics are not supported yet; convert the series with dcm2niix and give the NIfTI file.",
+    "MOSAIC": "Convert the series with dcm2niix and give the NIfTI file.",
     "NO_GEOMETRY": "Export the series from the source system with Image Position and Image Orientation (Patient).",
     "NO_SPACING": "Export the series from the source system with Pixel Spacing.",
 }
 _WORDS = {
-    "MOSAIC": "the slices are tiles of one mosaic image",
+    "MOSAIC": "the slices are tiles of one mosaic image, and the scanner's private header does not say where they lie",
     "NO_GEOMETRY": "no Image Position or Orientation (Patient), so the place in the patient is unknown",
     "NO_SPACING": "no Pixel Spacing, so sizes are unknown",
 }
@@ -98,6 +98,9 @@ def _make_case(group: Group, stack: Stack) -> DicomSeries:
     if len({header.study_instance_uid for header in stack.headers}) > 1:
         message = "The files have one Series Instance UID but several Study Instance UIDs; the first was taken."
         findings.append(Finding("SEVERAL_STUDIES", message))
+    if first.frame < 0:
+        message = f"The {len(stack.headers)} slices are tiles of one mosaic image; no DICOM SEG can refer to them."
+        findings.append(Finding("MOSAIC", message))
     codes = {code for header in stack.headers for code in header.notes}
     findings.extend(NOTES[code] for code in sorted(codes))
     if not first.frame_of_reference_uid and not any(each.code == "FRAMES_OF_REFERENCE" for each in findings):
@@ -127,7 +130,7 @@ def _case_id(group: Group) -> str:
 
 def _kind(header: Header) -> str:
     """Why an image cannot be a slice, as a code; empty if it can."""
-    if "MOSAIC" in header.image_type:
+    if "MOSAIC" in header.image_type and not header.frame:
         return "MOSAIC"
     if header.position is None or header.orientation is None:
         return "NO_GEOMETRY"
@@ -200,7 +203,7 @@ def _name_spacings(headers: Sequence[Header]) -> list[str]:
 def _name_stacks(headers: Sequence[Header]) -> list[str]:
     """The stack of each frame, where the frames of a file are organised into several stacks of several frames."""
     index = SPLIT_NAMES.index("StackID")
-    stacks = [header.attributes[index] if header.frame else "" for header in headers]
+    stacks = [header.attributes[index] if header.frame > 0 else "" for header in headers]
     counts = Counter(stacks)
     return stacks if len(counts) > 1 and min(counts.values()) > 1 else [""] * len(stacks)
 

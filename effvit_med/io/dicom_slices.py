@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from effvit_med.errors import GeometryError, RefusedError
 from effvit_med.io.cases import ReadOptions
-from effvit_med.io.dicom_headers import Header
+from effvit_med.io.dicom_header import Header
 from effvit_med.volume import Finding, Geometry
 
 FloatArray = npt.NDArray[np.float64]

@@ -22,10 +22,15 @@ from effvit_med.io.cases import (
     RefusedCase,
     SetAside,
 )
-from effvit_med.io.dicom_headers import Header, read_header
+from effvit_med.io.dicom_directory import list_directory
+from effvit_med.io.dicom_header import Header
+from effvit_med.io.dicom_headers import read_header
 from effvit_med.io.dicom_series import assemble_series
 from effvit_med.io.nifti import check_nifti, is_nifti_name, is_own_label_map, name_case
+from effvit_med.io.settling import wait_until_settled
 from effvit_med.volume import Finding
+
+_MOVING = ("STILL_COPIED", "is still being written", "Wait until all files are copied, then start again.")
 
 __all__ = ["DicomSeries", "Found", "NiftiFile", "ReadOptions", "RefusedCase", "SetAside", "find_cases", "open_input"]
 
@@ -64,6 +69,7 @@ def open_input(
     path, options = Path(path), options or ReadOptions()
     try:
         path.stat()
+        wait_until_settled(lambda: [path] if path.is_file() else [], options.settle_s, options.settle_timeout_s)
         is_archive = path.is_file() and zipfile.is_zipfile(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.") from None
@@ -72,7 +78,7 @@ def open_input(
     if is_archive:
         with tempfile.TemporaryDirectory(prefix="effvit-med-") as folder:
             unpack_zip(path, Path(folder))
-            found = find_cases(Path(folder), options, on_file)
+            found = find_cases(Path(folder), replace(options, settle_s=0), on_file)
             yield _require_images(found, path) if needs_images else found
     else:
         found = find_cases(path, options, on_file)
@@ -93,19 +99,22 @@ def find_cases(path: Path, options: ReadOptions, on_file: Callable[[int], None] 
     headers: list[Header] = []
     niftis: list[Path] = []
     set_aside: list[SetAside] = []
-    for number, each in enumerate(_walk(path), start=1):
+    moving = wait_until_settled(lambda: _regular_files(path), options.settle_s, options.settle_timeout_s)
+    for number, each in enumerate(_list(path), start=1):
         if on_file:
             on_file(number)
         if isinstance(each, SetAside):
             set_aside.append(each)
+        elif each in moving and is_nifti_name(each):
+            set_aside.append(SetAside(each, _MOVING[0], f"{each.name} {_MOVING[1]}."))
         elif is_nifti_name(each):
             niftis.append(each)
         else:
             found = read_header(each)
             if isinstance(found, SetAside):
-                set_aside.append(found)
+                set_aside.append(replace(found, code=_MOVING[0]) if each in moving else found)
             else:
-                headers.extend(found)
+                headers.extend(replace(header, flaw=_MOVING) if each in moving else header for header in found)
     series, refused_series = assemble_series(headers, options)
     taken = {case.case_id for case in series} | {case.case_id for case in refused_series}
     files, refused_files, no_images = _sort_niftis(niftis, taken)
@@ -132,6 +141,20 @@ def _require_images(found: Found, path: Path) -> Found:
     counts = found.count_set_aside() or "the folder is empty"
     first = f" ({found.set_aside[0].reason})" if len(found.set_aside) == 1 else ""
     raise NoImagesError(f"no images in {path}: {counts}{first}")
+
+
+def _list(path: Path) -> Iterator[Path | SetAside]:
+    """The files to look at: those below a folder, those that a DICOMDIR lists, or the one file."""
+    listed = list_directory(path) if path.is_file() else None
+    if listed is None:
+        yield from _walk(path)
+        return
+    yield from listed[0]
+    yield from listed[1]
+
+
+def _regular_files(path: Path) -> Iterator[Path]:
+    return (each for each in _list(path) if isinstance(each, Path))
 
 
 def _walk(path: Path) -> Iterator[Path | SetAside]:

@@ -177,6 +177,8 @@ def _describe_case(case: DicomSeries | NiftiFile, options: ReadOptions, *, pixel
         except InputError as error:
             return VolumeEntry(case.case_id, "refused", None, files, (Finding("UNREADABLE_PIXELS", str(error)),))
         findings = source.findings if source else findings
+    if isinstance(case, NiftiFile):  # no NIfTI file says its modality, which the empty modality shows already
+        findings = tuple(finding for finding in findings if finding.code != "NO_MODALITY")
     return VolumeEntry(case.case_id, "findings" if findings else "read", case.geometry, files, findings)
 
 

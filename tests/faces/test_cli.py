@@ -38,13 +38,13 @@ def test_help_imports_neither_torch_nor_monai() -> None:
     """The help of every command is there without the heavy libraries."""
     code = (
         "import sys; from effvit_med.cli import commands\n"
-        "for name in [[], ['segment'], ['info'], ['demo'], ['models']]:\n"
+        "for name in [[], ['segment'], ['info'], ['demo'], ['models'], ['inspect']]:\n"
         "    commands.main([*name, '--help'], standalone_mode=False)\n"
         "assert not {'torch', 'monai', 'pydicom', 'numpy', 'pydantic'} & set(sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count(NOTICE) == 5
+    assert run.stdout.count(NOTICE) == 6
 
 
 def test_options_are_those_of_the_settings() -> None:

@@ -11,17 +11,25 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
+    HTJ2K,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
 
 from effvit_med.errors import RefusedError
+from effvit_med.io.dicom_pixels import read_plane
 from effvit_med.io.find import ReadOptions, find_cases
 from effvit_med.io.read import read_case
 from effvit_med.io.values import PlaneStack, rescale
@@ -254,6 +262,85 @@ def test_file_without_preamble_is_read(tmp_path: Path, implicit: bool) -> None:
         del dataset.file_meta
         dataset.save_as(tmp_path / f"{index}", implicit_vr=implicit, little_endian=True)
     assert np.array_equal(_read(tmp_path).array, STORED)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_jpeg_lossless_is_exact(tmp_path: Path, signed: bool) -> None:
+    """JPEG Lossless, as GDCM writes it, gives the same values as no compression."""
+    gdcm = pytest.importorskip("gdcm")
+    low = -1024 if signed else 0
+    images = np.random.default_rng(0).integers(low, 3000, (3, 64, 48)).astype(np.int16 if signed else np.uint16)
+
+    def fill(index: int, dataset: Dataset) -> None:
+        dataset.Rows, dataset.Columns = images.shape[1:]
+        dataset.PixelRepresentation = int(signed)
+        dataset.PixelData = images[index].tobytes()
+
+    for path in save(tmp_path, make_series(3), edit=fill):
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    assert np.array_equal(_read(tmp_path).array, images)
+
+
+def test_extended_jpeg_of_12_bits_names_its_package() -> None:
+    """A real 12-bit JPEG Extended image, which only a GPL package decodes, is refused with that package's name."""
+    path = Path(get_testdata_file("JPGExtended.dcm", download=False))
+    if "pylibjpeg" in get_decoder(JPEGExtended12Bit).available_plugins:
+        pytest.skip("pylibjpeg-libjpeg is installed here")
+    with pytest.raises(RefusedError, match=r"MISSING_DECODER: .* 12 bits; .* Install pylibjpeg-libjpeg"):
+        read_plane(path)
+
+
+@pytest.mark.parametrize("syntax", [HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL], ids=lambda uid: uid.name)
+def test_decoder_of_high_throughput_jpeg_is_installed(syntax: pydicom.uid.UID) -> None:
+    """The three HTJ2K encodings, which nothing here can write, have a decoder among our dependencies."""
+    assert "pylibjpeg" in get_decoder(syntax).available_plugins
+
+
+def test_high_bit_says_which_bits_count(tmp_path: Path) -> None:
+    """Values in the upper twelve bits of a word are taken from there."""
+
+    def shift(index: int, dataset: Dataset) -> None:
+        dataset.BitsStored, dataset.HighBit = 12, 15
+        dataset.PixelData = ((pixels(index) - 100) * 16 + 7).astype(np.int16).tobytes()
+
+    assert np.array_equal(_read_edited(tmp_path, shift).array, STORED - 100)
+
+
+def test_modality_table_is_applied(tmp_path: Path) -> None:
+    """Values are looked up in a Modality LUT."""
+
+    def look_up(_: int, dataset: Dataset) -> None:
+        item = Dataset()
+        item.add_new("LUTDescriptor", "US", [256, 0, 16])
+        item.ModalityLUTType = "US"
+        item.add_new("LUTData", "US", [3 * value for value in range(256)])
+        dataset.PixelRepresentation = 0
+        dataset.ModalityLUTSequence = [item]
+
+    assert np.array_equal(_read_edited(tmp_path, look_up).array, STORED * 3)
+
+
+def test_float_pixels_are_read(tmp_path: Path) -> None:
+    """Float Pixel Data come out as float32."""
+
+    def make_float(index: int, dataset: Dataset) -> None:
+        dataset.BitsAllocated = 32
+        del dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation, dataset.PixelData
+        dataset.FloatPixelData = (pixels(index) / 3).astype(np.float32).tobytes()
+
+    array = _read_edited(tmp_path, make_float).array
+    assert array.dtype == np.float32
+    assert np.array_equal(array, (STORED / 3).astype(np.float32))
 
 
 def test_missing_decoder_is_told(tmp_path: Path) -> None:

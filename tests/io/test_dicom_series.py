@@ -208,6 +208,46 @@ def test_overlapping_slabs_are_volumes(tmp_path: Path) -> None:
     assert found.refused == ()
 
 
+def test_phases_of_a_heart_are_split_by_the_order_of_their_times(tmp_path: Path) -> None:
+    """Phases whose trigger times differ from slice to slice are told apart by their order at each position."""
+
+    def beat(copy: int, index: int, dataset: Dataset) -> None:
+        dataset.TriggerTime = (10.0 + index) * (copy + 1)
+        dataset.InstanceNumber = index * 3 + copy + 1
+
+    save(tmp_path, _copies(3, beat))
+    volumes = [read_case(case) for case in _series(_find(tmp_path))]
+    expected = [np.stack([pixels(10 * copy + index) for index in range(4)]).tolist() for copy in range(3)]
+    assert sorted(volume.array.tolist() for volume in volumes) == sorted(expected)
+
+
+def test_images_with_their_own_frames_of_reference_are_one_stack(tmp_path: Path) -> None:
+    """Some systems give each image a Frame of Reference of its own; the stack is read, and has none."""
+    save(tmp_path, make_series(5), edit=lambda i, dataset: setattr(dataset, "FrameOfReferenceUID", f"1.2.{i + 1}"))
+    (case,) = _series(_find(tmp_path))
+    assert (case.geometry.shape[0], case.geometry.frame_of_reference_uid) == (5, "")
+    assert [finding.code for finding in case.findings] == ["FRAMES_OF_REFERENCE"]
+
+
+def test_jitter_of_pixel_spacing_is_one_grid(tmp_path: Path) -> None:
+    """Pixel Spacings that differ in the fifth digit, also across a rounding, are one spacing."""
+    spacings = [0.700049, 0.700051, 0.70002, 0.70006]
+    save(tmp_path, make_series(4), edit=lambda i, dataset: setattr(dataset, "PixelSpacing", [spacings[i], 0.7]))
+    (case,) = _series(_find(tmp_path))
+    assert case.geometry.shape[0] == 4
+    assert case.geometry.spacing_mm[1] == pytest.approx(0.70005, abs=1e-5)
+
+
+def test_series_without_uid_are_told_apart_by_number(tmp_path: Path) -> None:
+    """Images without Series Instance UID are grouped by study, series number, modality and description."""
+    save(
+        tmp_path,
+        [*make_series(3, series=1), *make_series(4, series=2)],
+        edit=lambda _, d: delattr(d, "SeriesInstanceUID"),
+    )
+    assert sorted(case.geometry.shape[0] for case in _series(_find(tmp_path))) == [3, 4]
+
+
 def test_one_position_is_never_split(tmp_path: Path) -> None:
     """Images of one place at several times, as of a bolus monitor, are no volumes."""
     datasets = _copies(2, lambda copy, _, dataset: setattr(dataset, "AcquisitionNumber", copy))[::4]
@@ -218,7 +258,7 @@ def test_one_position_is_never_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tag", "value", "code", "remedy"), [
     ("NumberOfFrames", 5, "NO_GEOMETRY", "Export"),
-    ("ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "MOSAIC", "not supported yet"),
+    ("ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], "MOSAIC", "dcm2niix"),
 ])  # fmt: skip
 def test_unsupported_kinds_are_refused(tmp_path: Path, tag: str, value: object, code: str, remedy: str) -> None:
     """Frames without places and mosaics are refused by their code, with what to do instead."""
