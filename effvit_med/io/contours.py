@@ -46,7 +46,7 @@ def trace_outlines(mask: npt.NDArray[np.bool_]) -> list[FloatArray]:
     for points, offsets in zip(*generator.filled(_LEVEL, 2.0), strict=True):
         rings = [points[start : stop - 1, ::-1] for start, stop in pairwise(offsets)]
         path = rings[0] if len(rings) == 1 else _join_holes(rings, padded)
-        paths.append(_without_straight_points(path) + first)
+        paths.append(_start_at_slope(_without_straight_points(path)) + first)
     return paths
 
 
@@ -100,6 +100,16 @@ def _without_straight_points(path: FloatArray) -> FloatArray:
     reverses = (back * ahead).sum(axis=1) < 0
     kept: FloatArray = path[turns | reverses]
     return kept
+
+
+def _start_at_slope(path: FloatArray) -> FloatArray:
+    """The path from a point whose row and column both differ from those of the last one.
+
+    plastimatch drops a last point that has the x and y of the first: in a sagittal or coronal slice, where one of them
+    is the same everywhere, that would cut off a corner. Corners are sloped, so each path has such a place.
+    """
+    sloped = ((path - np.roll(path, 1, axis=0)) != 0).all(axis=1)
+    return np.roll(path, -int(sloped.argmax()), axis=0)
 
 
 def _join_holes(rings: list[FloatArray], mask: npt.NDArray[np.bool_]) -> FloatArray:
