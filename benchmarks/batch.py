@@ -3,9 +3,9 @@
     python -m benchmarks.batch                      # about 15 minutes on one core
     python -m benchmarks.batch --series 40 --name batch_quick
 
-Each series is a CT of 16 x 32 x 32 voxels with noise and a bright block. The network is the shipped one with its weights on
-a grid of 8 mm, one window a scan: real work of every kind, but little of it, so that what the batch itself costs
-is seen. Labels on such a grid mean nothing. Each series becomes a DICOM SEG, tables, picture and record.
+Each series is a CT of 16 x 32 x 32 voxels with noise and a bright block. The network is the shipped one with its own
+weights on a grid of 8 mm, one window a scan: real work of every kind, but little of it, so that what the batch itself
+costs is seen. Labels on such a grid mean nothing. Each series becomes a DICOM SEG, tables, picture and record.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Watched:
         return False
 
     def kill(self) -> None:
-        """kill -9 of the whole process group."""
+        """Send kill -9 to the whole process group."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 

@@ -44,10 +44,11 @@ Memory of each process, over the samples in which all three are loaded:
 **Killed**: {killed["series"]} series; `kill -9` of the whole process group after {_join(killed["killed_after_cases"])}
 finished cases, and the same command again each time; {killed["seconds"]:.0f} s in all, mean time of a case: {stages}.
 At the end: exit code {killed["exit_code"]}, {killed["rows"]} rows in the manifest ({_count(killed["statuses"])}),
-{killed["whole"]} with every file whole, **{again} finished cases done again**, {killed["hidden_left"]} hidden files left.
+{killed["whole"]} with every file whole, **{again} finished cases done again**, {killed["hidden_left"]} hidden
+files left.
 
-**Faults**: of 50 series one raises, one crashes its process, one asks for too much memory: {_count(faulty["statuses"])};
-exit code {faulty["exit_code"]}.
+**Faults**: of 50 series one raises, one crashes its process, one asks for too much memory:
+{_count(faulty["statuses"])}; exit code {faulty["exit_code"]}.
 
 {_list(faulty["failed"])}
 """

@@ -237,7 +237,8 @@ class Pipeline:
         flight.wall_s[name] = flight.wall_s.get(name, 0.0) + answer.wall_s
         flight.cpu_s[name] = flight.cpu_s.get(name, 0.0) + answer.cpu_s
         if answer.verdict == "stop":
-            raise TemporaryError(f"{answer.message} Finished cases stay; run the same command again later.")
+            message = _conceal(flight.task, answer.message)
+            raise TemporaryError(f"{message} Finished cases stay; run the same command again later.")
         if answer.verdict == "device":
             self._restart(process)
             if flight.attempts[name] <= self._options.retry:
@@ -294,8 +295,7 @@ class Pipeline:
             process.look_after(self._options.case_timeout_s)
 
     def _finish(self, flight: _Flight, status: str, code: str, message: str, trace: str = "") -> None:
-        if not flight.task.keep_ids:
-            message = conceal_case(flight.task.case).text(message)
+        message = _conceal(flight.task, message)
         log.warning("%s %s: %s", status, flight.task.case_id, message)
         result = CaseResult(flight.task.case_id, status, code, message, input=flight.task.input, trace=trace)
         self._deliver(flight, result)
@@ -305,3 +305,7 @@ class Pipeline:
         result = replace(result, attempts=flight.tries, stage_seconds=dict(flight.wall_s))
         result = replace(result, stage_cpu_seconds=dict(flight.cpu_s))
         self._on_result(result)
+
+
+def _conceal(task: Task, message: str) -> str:
+    return message if task.keep_ids else conceal_case(task.case).text(message)

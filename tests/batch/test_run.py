@@ -85,7 +85,7 @@ def test_a_failed_case_says_why(mixed: _Mixed) -> None:
     assert mixed.rows[5]["code"] == "CRASHED"
     assert "SIGSEGV" in mixed.rows[5]["message"]
     assert mixed.rows[2]["code"] == "CRASHED"
-    assert "ValueError: this case raises" in mixed.rows[2]["message"]
+    assert "ValueError" in mixed.rows[2]["message"]
     assert mixed.rows[7]["code"] == "NOT_ENOUGH_MEMORY"
     assert mixed.rows[99]["code"] == "MISSING_SLICES"
 
