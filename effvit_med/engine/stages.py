@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Case = DicomSeries | NiftiFile
+
+Judge = Callable[[Volume, Segmentation, tuple[Measurement, ...]], CaseQuality]
+"""Called as judge(volume, segmentation, measurements)."""
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What meets every case that writes, until somebody makes room."""
@@ -183,13 +186,14 @@ def segment_stage(
     return segmentation.with_provenance(provenance)
 
 
-def write_stage(task: Task, scan: Scan, segmentation: Segmentation) -> CaseResult:
+def write_stage(task: Task, scan: Scan, segmentation: Segmentation, judge: Judge | None = None) -> CaseResult:
     """Measure, judge and write a case: its files come into its folder when all are whole, ``record.json`` last.
 
     Args:
         task: the case.
         scan: what `read_stage` gave.
         segmentation: what `segment_stage` gave.
+        judge: gives the verdict on the case; None for none.
 
     Raises:
         OutputError: if a file cannot be written.
@@ -198,7 +202,10 @@ def write_stage(task: Task, scan: Scan, segmentation: Segmentation) -> CaseResul
     watch = Stopwatch()
     with watch("measure"):
         rows = measure(volume, segmentation)
-    quality: CaseQuality | None = None  # the verdict on the case is made here
+    quality: CaseQuality | None = None
+    if judge is not None:
+        with watch("judge"):
+            quality = judge(volume, segmentation, rows)
     with case_folder(task.output, task.case_id) as (folder, final):
         job = replace(task.job, output_types=scan.output_types)
         files, notes = write_results(volume, segmentation, rows, folder, job, watch)

@@ -27,7 +27,7 @@ SECRETS = (NAME.lower(), "739182", DATE, "1953-04-17", "195304", "113619")
 WATCH = """
 import os, sys
 def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.bind"):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
         descriptor = os.open(os.environ["WATCHED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, (event + "\\n").encode())
         os.close(descriptor)
@@ -110,7 +110,7 @@ def test_no_name_id_or_date_gets_out(secret: _Ran) -> None:
 
 
 def test_it_calls_nobody(secret: _Ran) -> None:
-    """Neither the command nor a child connects, binds, sends or looks up a name."""
+    """Neither the command nor a child connects, sends or looks up a name."""
     assert not secret.watched.exists(), secret.watched.read_text()
 
 
