@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,13 +74,14 @@ class Writing:
 
     def __init__(self, options: BatchOptions) -> None:
         from effvit_med.engine import open_model
+        from effvit_med.engine.quality import judge_case
 
-        self._model = open_model(options.bundle)
+        self._judge = partial(judge_case, model=open_model(options.bundle))
 
     def __call__(self, task: Task, scan: Scan, segmentation: Segmentation, *, progress: Tell) -> CaseResult:
         """The files of a case."""
         del progress
-        return write_stage(task, scan, segmentation, self._model)
+        return write_stage(task, scan, segmentation, self._judge)
 
 
 def make_finder(options: BatchOptions) -> Finder:

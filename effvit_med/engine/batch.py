@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,13 +102,15 @@ def segment_input(
 
 def _run_case(task: Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None) -> CaseResult:
     """One case from file to files; what goes wrong with it is its result, unless it would stop every case."""
+    from effvit_med.engine.quality import judge_case
+
     tell = progress or (lambda *_: None)
     try:
         tell("read", 0, 1)
         scan = read_stage(task)
         segmentation = segment_stage(task, scan, segmenter, progress, cancelled)
         tell("write", 0, 1)
-        result = write_stage(task, scan, segmentation, segmenter.model)
+        result = write_stage(task, scan, segmentation, partial(judge_case, model=segmenter.model))
     except Exception as error:  # noqa: BLE001 - judged
         return judge_error(task, error)
     tell("write", 1, 1)

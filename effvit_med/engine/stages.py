@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +27,14 @@ from effvit_med.volume.measurements import Measurement, measure
 from effvit_med.volume.quality import CaseQuality
 
 if TYPE_CHECKING:
-    from effvit_med.engine.model import Model
     from effvit_med.engine.segmenter import Cancelled, Progress, Segmenter
 
 log = logging.getLogger(__name__)
 
 Case = DicomSeries | NiftiFile
+
+Judge = Callable[[Volume, Segmentation, tuple[Measurement, ...]], CaseQuality]
+"""Called as judge(volume, segmentation, measurements)."""
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What meets every case that writes, until somebody makes room."""
@@ -184,14 +186,14 @@ def segment_stage(
     return segmentation.with_provenance(provenance)
 
 
-def write_stage(task: Task, scan: Scan, segmentation: Segmentation, model: Model | None = None) -> CaseResult:
+def write_stage(task: Task, scan: Scan, segmentation: Segmentation, judge: Judge | None = None) -> CaseResult:
     """Measure, judge and write a case: its files come into its folder when all are whole, ``record.json`` last.
 
     Args:
         task: the case.
         scan: what `read_stage` gave.
         segmentation: what `segment_stage` gave.
-        model: what the bundle says, to judge by; None leaves the verdict out.
+        judge: gives the verdict on the case; None for none.
 
     Raises:
         OutputError: if a file cannot be written.
@@ -201,11 +203,9 @@ def write_stage(task: Task, scan: Scan, segmentation: Segmentation, model: Model
     with watch("measure"):
         rows = measure(volume, segmentation)
     quality: CaseQuality | None = None
-    if model is not None:
-        from effvit_med.engine.quality import judge_case  # knows networks, and with them torch; the reader does not
-
+    if judge is not None:
         with watch("judge"):
-            quality = judge_case(volume, segmentation, rows, model)
+            quality = judge(volume, segmentation, rows)
     with case_folder(task.output, task.case_id) as (folder, final):
         job = replace(task.job, output_types=scan.output_types)
         files, notes = write_results(volume, segmentation, rows, folder, job, watch)
