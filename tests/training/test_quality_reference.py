@@ -48,7 +48,10 @@ def test_what_training_cases_show_is_kept(segmenter: Segmenter) -> None:
 def test_scores_of_the_training_cases_are_about_one(segmenter: Segmenter) -> None:
     """The unit of the score is the spread of the training cases themselves."""
     spread = np.linspace(-30, 30, 12).astype(np.int16)
-    cases = [(replace(case, array=case.array + step), labels) for (case, labels), step in zip(_cases(12), spread, strict=True)]
+    cases = [
+        (replace(case, array=case.array + step), labels)
+        for (case, labels), step in zip(_cases(12), spread, strict=True)
+    ]
     known = make_reference(cases, [scan(seed=20), scan(seed=21)], segmenter, "boxes", "tests").intensity
     assert known is not None
     assert 0.5 < known.training_scores.median < 1.5
