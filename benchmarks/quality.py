@@ -244,7 +244,7 @@ class LargeCase:
 def judge_large(model: Model, structures: int = 105, shape: tuple[int, int, int] = (300, 512, 512)) -> LargeCase:
     """The verdict on a large scan with many structures, each of which lies around a point of its own."""
     rng = np.random.default_rng(0)
-    small = tuple(-(-size // 4) for size in shape)
+    small = (-(-shape[0] // 4), -(-shape[1] // 4), -(-shape[2] // 4))
     points = rng.uniform([20, 60, 60], [280, 320, 320], (structures, 3))
     places = np.indices(small).reshape(3, -1).T * np.array([4.0, 3.0, 3.0])
     distance, nearest = KDTree(points).query(places)
@@ -253,8 +253,9 @@ def judge_large(model: Model, structures: int = 105, shape: tuple[int, int, int]
     table = LabelTable(tuple(Label(k, f"structure_{k}", Code(str(k), f"{k}")) for k in range(1, structures + 1)))
     geometry = Geometry(np.array([[0, 0, 0.75, 0], [0, 0.75, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1.0]]), shape)
     with tempfile.TemporaryDirectory() as folder:
-        arrays = []
-        for name, content in {"hu": rng.integers(-100, 200, small).astype(np.int16), "labels": rough}.items():
+        arrays: list[npt.NDArray[Any]] = []
+        contents: dict[str, npt.NDArray[Any]] = {"hu": rng.integers(-100, 200, small).astype(np.int16), "labels": rough}
+        for name, content in contents.items():
             np.save(Path(folder) / f"{name}.npy", content[index])
             arrays.append(np.load(Path(folder) / f"{name}.npy", mmap_mode="r"))
         volume = Volume(arrays[0], geometry, "CT")
