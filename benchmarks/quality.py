@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import pickle
 import statistics
+import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import KDTree
 
 from benchmarks.accuracy import parse_seeds
 from benchmarks.report import describe_circumstances, make_table, write_report
 from effvit_med.engine import Model, Segmenter, Settings, read_model
 from effvit_med.engine.quality import judge_case
 from effvit_med.training.quality_reference import TRAINING_SEEDS, UNSEEN_SEEDS, draw_phantoms
-from effvit_med.volume import Segmentation, Volume
+from effvit_med.volume import Code, Geometry, Label, LabelTable, Provenance, Segmentation, Volume
 from effvit_med.volume.measurements import measure
 from effvit_med.volume.quality import CaseQuality
 
@@ -219,7 +222,60 @@ def _to_judgement(
     return Judgement(seed, damage.name, quality.verdict, codes, found, quality.out_of_distribution, seconds)
 
 
-def to_markdown(judgements: Sequence[Judgement], model: Model) -> str:
+@dataclass(frozen=True)
+class LargeCase:
+    """What judging a scan of clinical size takes.
+
+    Attributes:
+        shape: of the scan, whose voxels and labels lie in files.
+        structures: how many there are.
+        seconds: wall time of each of three runs.
+        cpu_seconds: processor time of each.
+        peak_mb: most memory that was taken at a time, beside the mapped files.
+    """
+
+    shape: tuple[int, int, int]
+    structures: int
+    seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+    peak_mb: float
+
+
+def judge_large(model: Model, structures: int = 105, shape: tuple[int, int, int] = (300, 512, 512)) -> LargeCase:
+    """The verdict on a large scan with many structures, each of which lies around a point of its own."""
+    rng = np.random.default_rng(0)
+    small = (-(-shape[0] // 4), -(-shape[1] // 4), -(-shape[2] // 4))
+    points = rng.uniform([20, 60, 60], [280, 320, 320], (structures, 3))
+    places = np.indices(small).reshape(3, -1).T * np.array([4.0, 3.0, 3.0])
+    distance, nearest = KDTree(points).query(places)
+    rough = np.where(distance < 40, nearest + 1, 0).astype(np.uint8).reshape(small)
+    index = np.ix_(*(np.arange(size) // 4 for size in shape))
+    table = LabelTable(tuple(Label(k, f"structure_{k}", Code(str(k), f"{k}")) for k in range(1, structures + 1)))
+    geometry = Geometry(np.array([[0, 0, 0.75, 0], [0, 0.75, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1.0]]), shape)
+    with tempfile.TemporaryDirectory() as folder:
+        arrays: list[npt.NDArray[Any]] = []
+        contents: dict[str, npt.NDArray[Any]] = {"hu": rng.integers(-100, 200, small).astype(np.int16), "labels": rough}
+        for name, content in contents.items():
+            np.save(Path(folder) / f"{name}.npy", content[index])
+            arrays.append(np.load(Path(folder) / f"{name}.npy", mmap_mode="r"))
+        volume = Volume(arrays[0], geometry, "CT")
+        made = Provenance("large", "1", "", {}, {}, "cpu", "2024-01-01T00:00:00+00:00")
+        result = Segmentation(arrays[1], geometry, table, made)
+        rows = measure(volume, result)
+        walls, cpus = [], []
+        for _ in range(3):
+            wall, cpu = time.perf_counter(), time.process_time()
+            judge_case(volume, result, rows, model)
+            walls.append(round(time.perf_counter() - wall, 3))
+            cpus.append(round(time.process_time() - cpu, 3))
+        tracemalloc.start()
+        judge_case(volume, result, rows, model)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return LargeCase(shape, structures, tuple(walls), tuple(cpus), round(peak / 1e6, 1))
+
+
+def to_markdown(judgements: Sequence[Judgement], model: Model, large: LargeCase) -> str:
     """The table."""
     rows = []
     for damage in (WHOLE, *DAMAGES):
@@ -262,6 +318,12 @@ def to_markdown(judgements: Sequence[Judgement], model: Model) -> str:
                 f"(the row “none” counts them as found). What spoke against whole cases: {counted}. Judging took "
                 f"{statistics.median(each.seconds for each in judgements):.2f} s a case (64 x 128 x 128)."
             ),
+            "",
+            (
+                f"A scan of {' x '.join(map(str, large.shape))} with {large.structures} structures, voxels and labels "
+                f"in files: {statistics.median(large.seconds):.2f} s, {statistics.median(large.cpu_seconds):.2f} "
+                f"s of processor (medians of {len(large.seconds)}), {large.peak_mb:.0f} MB at most beside the files."
+            ),
         ]
     )
 
@@ -284,8 +346,9 @@ def main() -> None:
         damages = DAMAGES if count < options.damaged else ()
         judgements += run_phantom(seed, segmenter, damages, options.keep)
         print(f"seed {seed}: {judgements[-len(damages) - 1].codes}", flush=True)
-    figures: dict[str, Any] = {"judgements": [asdict(each) for each in judgements]}
-    write_report("quality", to_markdown(judgements, segmenter.model), figures, made)
+    large = judge_large(segmenter.model)
+    figures: dict[str, Any] = {"judgements": [asdict(each) for each in judgements], "large": asdict(large)}
+    write_report("quality", to_markdown(judgements, segmenter.model, large), figures, made)
 
 
 if __name__ == "__main__":

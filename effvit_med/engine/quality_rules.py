@@ -22,6 +22,8 @@ class QualityThresholds:
         fewest_cases: a spread over fewer cases than this says too little to call anything unusual.
         margin: how far beyond the training cases a number may lie, as a share of the distance from their median to
             their lowest or highest case. One in 20 lies beyond 20 earlier cases by chance, but rarely far beyond.
+        confidence_margin: the same for the confidence, of which bundles keep few cases, and those closer together than
+            unseen scans at large turn out to be.
         fragments_share: share outside the largest part from which several parts count. Below, volumes are right to
             what two readers differ by.
         hole_share: enclosed volume, as a share of the structure, beyond the largest one of the training cases.
@@ -36,6 +38,7 @@ class QualityThresholds:
     usual_touching: float = 0.9
     fewest_cases: int = 10
     margin: float = 0.5
+    confidence_margin: float = 2.0
     fragments_share: float = 0.02
     hole_share: float = 0.01
     mirrored_mm: float = 5.0
@@ -181,7 +184,7 @@ def _judge_confidence(judged: Judged, known: StructureReference) -> list[Reason]
         why = "the bundle keeps the confidence of other weights"
     if why or spread is None or row.mean_confidence is None:
         return [Reason.of("CONFIDENCE_NOT_JUDGED", f"The confidence of {row.structure} was not judged: {why}.", None)]
-    least = spread.lowest - judged.thresholds.margin * (spread.median - spread.lowest)
+    least = spread.lowest - judged.thresholds.confidence_margin * (spread.median - spread.lowest)
     if row.mean_confidence >= least:
         return []
     text = (

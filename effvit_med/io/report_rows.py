@@ -37,7 +37,7 @@ class ReportCase:
     Attributes:
         case_id: its name.
         state: one of `STATES`.
-        message: a sentence on why it was not segmented; empty if it was.
+        message: a sentence on why it was not segmented, where no code stands for it; else empty.
         against: what speaks against the result, each with ``code`` and ``message``.
         notes: sentences on what was not judged.
         findings: what was found while reading and segmenting, as ``against``.
@@ -47,6 +47,7 @@ class ReportCase:
         phases: the wall time by step, as a sentence.
         files: the outputs, each with ``kind`` and ``href``.
         overlay: the picture's path below the folder of the report, or empty.
+        trace: where in the program a fault lies; empty if there was none.
     """
 
     case_id: str
@@ -61,6 +62,7 @@ class ReportCase:
     phases: str
     files: tuple[dict[str, str], ...]
     overlay: str
+    trace: str = ""
 
     @property
     def rank(self) -> int:
@@ -125,7 +127,8 @@ def to_case(row: Mapping[str, Any]) -> ReportCase:
     quality = _mapping(row.get("quality"))
     volumes = {str(name): _number(value) for name, value in _mapping(row.get("volumes_ml")).items()}
     judged = [_mapping(each) for each in _items(quality.get("structures"))]
-    against = [{"code": str(row["code"]), "message": str(row.get("message", ""))}] if row.get("code") else []
+    code, message = str(row.get("code") or ""), str(row.get("message") or "")
+    against = [{"code": code, "message": message.removeprefix(f"{code}: ")}] if code else []
     against += _reasons(quality.get("reasons"))
     notes = []
     if quality and quality.get("out_of_distribution") is None and quality.get("out_of_distribution_reason"):
@@ -134,21 +137,23 @@ def to_case(row: Mapping[str, Any]) -> ReportCase:
         against += [r for r in _reasons(each.get("reasons")) if each.get("verdict") in ("review", "fail")]
     seconds = row.get("seconds")
     phases = {str(name): _number(value) for name, value in _mapping(seconds).items()}
-    outputs = {str(kind): _href(path) for kind, path in _mapping(row.get("outputs")).items()}
+    case_id = str(row.get("case_id") or "")
+    outputs = {str(kind): _relative(path, case_id) for kind, path in _mapping(row.get("outputs")).items()}
     verdict = quality.get("verdict", row.get("verdict"))
     return ReportCase(
-        case_id=str(row.get("case_id", "")) or "(no name)",
+        case_id=case_id or "(no name)",
         state=_state(str(row.get("status", "")), verdict),
-        message="" if str(row.get("status")) in _DONE else str(row.get("message") or ""),
+        message="" if code or str(row.get("status")) in _DONE else message,
         against=tuple({(r["code"], r["message"]): r for r in against if r["code"] not in _NOT_AGAINST}.values()),
         notes=tuple(notes + [r["message"] for r in against if r["code"] in _NOT_AGAINST]),
-        findings=tuple(_reasons(row.get("findings"))),
+        findings=tuple(r for r in _reasons(row.get("findings")) if r["code"] not in {each["code"] for each in against}),
         structures=tuple(_structures(volumes, judged)),
         score=_number(quality.get("out_of_distribution")),
         seconds=sum(value for value in phases.values() if value is not None) if phases else _number(seconds),
         phases=", ".join(f"{name} {value:.1f}" for name, value in phases.items() if value is not None),
-        files=tuple({"kind": kind, "href": href} for kind, href in outputs.items() if href),
-        overlay=_relative(_mapping(row.get("outputs")).get("overlay")),
+        files=tuple({"kind": kind, "href": quote(path)} for kind, path in outputs.items() if path),
+        overlay=outputs.get("overlay", ""),
+        trace=str(row.get("trace") or ""),
     )
 
 
@@ -184,18 +189,18 @@ def _reasons(value: object) -> list[dict[str, str]]:
     return found
 
 
-def _relative(path: object) -> str:
-    """A path below the folder of the report with plain slashes; empty for any other."""
-    if isinstance(path, Mapping):
-        path = path.get("file", path.get("path"))
-    if not isinstance(path, str | Path) or not str(path):
+def _relative(output: object, case_id: str) -> str:
+    """An output's path below the folder of the report, with plain slashes; empty if it does not lie there.
+
+    A mapping names a file in the case's own folder, a text is a path below the folder of the report.
+    """
+    path = output
+    if isinstance(output, Mapping):
+        path = f"{case_id}/{output['file']}" if case_id and output.get("file") else ""
+    if not isinstance(path, str) or not path:
         return ""
-    parts = PurePosixPath(str(path).replace("\\", "/"))
+    parts = PurePosixPath(path.replace("\\", "/"))
     return "" if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] else str(parts)
-
-
-def _href(path: object) -> str:
-    return quote(_relative(path))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

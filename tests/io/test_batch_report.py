@@ -121,7 +121,7 @@ def test_text_is_text(tmp_path: Path) -> None:
     assert len(page.all("script")) == 2
     assert not any("onerror" in attrs for _, attrs in page.tags)
     assert page.data[0]["case"] == EVIL
-    assert page.data[0]["message"] == EVIL
+    assert page.data[0]["against"][0] == {"code": EVIL, "message": EVIL}
 
 
 def test_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
@@ -142,6 +142,14 @@ def test_only_paths_below_the_folder_are_linked(path: str, tmp_path: Path) -> No
     page = Page(write_batch_report([row("a", outputs={"overlay": path, "record": "a/b c#1.json"})], tmp_path))
     assert page.data[0]["files"] == [{"kind": "record", "href": "a/b%20c%231.json"}]
     assert page.data[0]["overlay"] == ""
+
+
+def test_outputs_with_hashes_lie_in_the_folder_of_their_case() -> None:
+    """Where the manifest gives name and hash of a file, the link leads into the case's own folder."""
+    case = to_case({"case_id": "CT_1", "outputs": {"overlay": {"file": "overlay.png", "bytes": 1, "sha256": "ab"}}})
+    assert case.overlay == "CT_1/overlay.png"
+    assert case.files == ({"kind": "overlay", "href": "CT_1/overlay.png"},)
+    assert to_case({"case_id": "..", "outputs": {"overlay": {"file": "overlay.png"}}}).overlay == ""
 
 
 def test_small_pictures_lie_in_the_page(tmp_path: Path) -> None:
@@ -214,6 +222,15 @@ def test_findings_may_be_codes_or_sentences() -> None:
     """A list of codes, of mappings, or the text of a table gives the same codes."""
     for findings in (["A", "B"], [{"code": "A", "message": "x"}, {"code": "B"}], "A;B", "A B"):
         assert to_case(row("a", findings=findings)).codes == ["A", "B"]
+
+
+def test_a_code_is_not_said_twice() -> None:
+    """A message that begins with its code, and a finding that the verdict names as well, stand once."""
+    refused = to_case({"status": "refused", "code": "NO_GEOMETRY", "message": "NO_GEOMETRY: No position."})
+    assert refused.against == ({"code": "NO_GEOMETRY", "message": "No position."},)
+    assert refused.message == ""
+    assert to_case(row("a", "fail", findings=["WRONG_MODALITY", "PADDING"])).codes == ["WRONG_MODALITY", "PADDING"]
+    assert to_case(row("a", "fail", findings=["WRONG_MODALITY"])).findings == ()
 
 
 def test_every_state_has_a_meaning() -> None:

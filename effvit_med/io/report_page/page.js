@@ -153,6 +153,7 @@
       }
       section("Files", files);
     }
+    if (c.trace) section("Where it happened", make("pre", c.trace));
     if (c.phases) section("Seconds", make("p", c.phases));
     detail.hidden = false;
     detail.scrollTop = 0;
