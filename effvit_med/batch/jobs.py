@@ -133,7 +133,7 @@ def make_key(case: Case, options: BatchOptions, model: Mapping[str, Any]) -> str
         "series": series,
         "model": [model.get("bundle", ""), model.get("bundle_version", ""), model.get("weights_sha256", "")],
         "settings": options.settings.that_change_labels(),
-        "job": {**job, "read": {name: value for name, value in job["read"].items() if name != "spill_mb"}},
+        "job": {**job, "read": job["read"]["allow"]},
         "keep_ids": options.keep_ids,
         "version": __version__,
     }

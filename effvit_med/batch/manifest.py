@@ -16,6 +16,7 @@ from effvit_med.engine.concealment import Concealment, conceal_file, digest
 from effvit_med.errors import InputError, OutputError
 from effvit_med.io import SetAside
 from effvit_med.io.atomic import write_text
+from effvit_med.io.batch_report import write_batch_report
 
 JSON_NAME = "manifest.jsonl"
 CSV_NAME = "manifest.csv"
@@ -29,13 +30,13 @@ _COLUMNS = (
 
 
 def collect_manifest(output: Path) -> Path:
-    """Make ``manifest.jsonl`` and ``manifest.csv`` from the states of all cases, whichever run wrote them.
+    """Make ``manifest.jsonl``, ``manifest.csv`` and ``report.html`` from the states of all cases of all runs.
 
     Args:
         output: the folder of all results.
 
     Returns:
-        The JSON lines; the table lies beside them.
+        The JSON lines; the table and the page lie beside them.
 
     Raises:
         InputError: if there is no journal in the folder.
@@ -49,6 +50,7 @@ def collect_manifest(output: Path) -> Path:
             rows = list(journal.states())
             write_text(output / JSON_NAME, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             write_text(output / CSV_NAME, to_csv(rows))
+            write_batch_report(rows, output)
     except OSError as error:
         raise OutputError(f"The manifest in {output} cannot be written: {error.strerror or error}.") from error
     return output / JSON_NAME

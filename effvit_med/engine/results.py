@@ -67,12 +67,15 @@ class Job:
         read: which remedies the user asked for.
         seg: how a DICOM SEG is written, and whether free text of the source passes into any DICOM result.
         confidence: whether the confidence of every voxel is written, as NIfTI.
+        strict_types: whether a case is refused that does not allow one of the types; else that type is left out with a
+            finding, as long as another one is left.
     """
 
     output_types: tuple[OutputType, ...] | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
     seg: SegOptions = field(default_factory=SegOptions)
     confidence: bool = False
+    strict_types: bool = True
 
 
 def check_folder_is_free(folder: Path, volume: Volume) -> None:
@@ -98,16 +101,20 @@ def choose_output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...
     """What to write for a volume, and a finding for what it cannot be written as.
 
     Raises:
-        RefusedError: if the user asked for a type that the volume does not allow.
+        RefusedError: if the user asked for a type that the volume does not allow, and the job is strict or asked for
+            no other.
     """
     reasons = _find_reasons(volume)
-    for kind in job.output_types or ():
-        if kind in reasons:
+    asked = job.output_types or ()
+    impossible = tuple(kind for kind in asked if kind in reasons)
+    for kind in impossible:
+        if job.strict_types or impossible == asked:
             raise RefusedError(reasons[kind].code, reasons[kind].message, f"Leave out --output-type {kind}.")
     usual: tuple[OutputType, ...] = ("dicom-seg", "nifti")
-    chosen = job.output_types or tuple(kind for kind in usual if kind not in reasons)
+    chosen = tuple(kind for kind in asked or usual if kind not in reasons)
     is_dicom = volume.source is not None and volume.source.kind == "DICOM"
-    findings = [reasons[kind] for kind in usual if kind in reasons] if is_dicom and job.output_types is None else []
+    missing = impossible if asked else [kind for kind in usual if kind in reasons and is_dicom]
+    findings = list(dict.fromkeys(reasons[kind] for kind in missing))
     if "dicom-sr" in chosen and "dicom-seg" not in chosen:
         chosen = ("dicom-seg", *chosen)
         text = "A DICOM SR refers to the segments of a DICOM SEG, so that is written too."
