@@ -9,6 +9,8 @@ The tree::
     ├── WeightsError       1   a weights file does not belong to the network, or is not safe to load
     ├── SettingsError      2   an option or a config value is wrong
     ├── OutputError        1   a result could not be written: disk full, no permission
+    ├── PeerError          1   a PACS answered, but not with what was asked for
+    │   └── PeerUnreachableError  75   a PACS does not answer now: the same command later goes on
     └── CancelledError   130   the user stopped the run
 
 A message says what is wrong, the value, where it stands and what to do about it.
@@ -57,6 +59,16 @@ class SettingsError(EffvitError):
 
 class OutputError(EffvitError):
     """A result could not be written; nothing half written is left behind."""
+
+
+class PeerError(EffvitError):
+    """A PACS answered, but refuses or does not do what was asked; the message names the PACS."""
+
+
+class PeerUnreachableError(PeerError):
+    """A PACS does not answer, or says that it is busy: the same command later goes on where this one stopped."""
+
+    exit_code = 75
 
 
 class CancelledError(EffvitError):
