@@ -33,6 +33,10 @@ _REJECTIONS = {
 }
 
 
+class _NothingAcceptedError(PeerError):
+    """The association came about, but no presentation context of it."""
+
+
 class DimseArchive:
     """A DICOM node as `effvit_med.pacs.Archive`.
 
@@ -121,14 +125,20 @@ class DimseArchive:
         """
         metas = {path: _read_meta(path) for path in files}
         for some in _split(files, metas):
-            contexts = [build_context(*pair) for pair in sorted({metas[path] for path in some})]
-            with self._associated(contexts) as association:
-                accepted = {(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts}
-                for path in some:
-                    if metas[path] in accepted:
-                        yield self._store(association, path)
-                    else:
-                        yield self._not_accepted(path, metas[path])
+            try:
+                yield from self._store_some(some, metas)
+            except _NothingAcceptedError:
+                yield from (self._not_accepted(path, metas[path]) for path in some)
+
+    def _store_some(self, files: list[Path], metas: Mapping[Path, tuple[str, str]]) -> Iterator[StoreOutcome]:
+        contexts = [build_context(*pair) for pair in sorted({metas[path] for path in files})]
+        with self._associated(contexts) as association:
+            accepted = {(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts}
+            for path in files:
+                if metas[path] in accepted:
+                    yield self._store(association, path)
+                else:
+                    yield self._not_accepted(path, metas[path])
 
     def _store(self, association: Any, path: Path) -> StoreOutcome:
         status = association.send_c_store(path)
@@ -202,6 +212,8 @@ class DimseArchive:
                 f"{self.name} refuses the association of {self._peer.own_ae_title}: {reason}. "
                 "Compare --peer and --aet with what is configured there."
             )
+        if answer is not None and answer.result == 0 and not association.accepted_contexts:
+            raise _NothingAcceptedError(f"{self.name} does not offer this service.")
         secured = " Does it expect TLS, and do the certificates fit?" if self._peer.tls else ""
         raise PeerUnreachableError(f"{self.name} does not answer.{secured}")
 
