@@ -89,7 +89,8 @@ class Service:
         """Go on with what an earlier process left: series not answered, results not returned."""
         for series in self._spool.all_series():
             state = series.state()
-            if _needs_work(series, state) or (state and state.status == "failed" and series.instances()):
+            kept = state is not None and state.status == "refused" and not _needs_work(series, state)
+            if series.instances() and not kept:  # what failed is tried again
                 self._arrivals.note(series.name)
             if state and state.returned == "waiting":
                 self._returns[series.name] = (self._clock(), self._options.backoff.waits())
@@ -234,4 +235,7 @@ def _needs_work(series: SpooledSeries, state: SeriesState | None) -> bool:
     instances = series.instances()
     if not instances:
         return False
-    return state is None or state.status == "running" or set(instances) != set(state.instances)
+    if state is None or state.status == "running":
+        return True
+    answered = set(state.instances)  # of a segmented series some or all may still lie there
+    return not set(instances) <= answered if state.status == "segmented" else set(instances) != answered

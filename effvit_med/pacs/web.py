@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import requests
 from dicomweb_client import DICOMwebClient
@@ -36,6 +37,15 @@ class _Client(DICOMwebClient):  # type: ignore[misc]
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
         response = self._http_get(url, headers={"Accept": accept}, stream=True)
         yield from (bytes(part) for part in self._decode_multipart_message(response, stream=True))
+
+    def _http_get(self, url: str, params: Any = None, headers: Any = None, stream: bool = False) -> Any:
+        """As the library, but with wildcards as they are: servers in use (Orthanc's plugin 1.7) do not decode them."""
+        pairs = [
+            f"{key}={quote(str(each), safe='*?')}"
+            for key, value in (params or {}).items()
+            for each in (value if isinstance(value, (list, tuple)) else [value])
+        ]
+        return super()._http_get(f"{url}?{'&'.join(pairs)}" if pairs else url, None, headers, stream)
 
     def store_file(self, content: bytes) -> Any:
         """Store one DICOM file; the answer as a data set."""
