@@ -4,6 +4,7 @@ The tree::
 
     EffvitError            1   something failed; also the parent of all below
     ├── InputError         1   the input cannot be used: fix or leave out the file that is named
+    │   ├── NoImagesError  1   there is no image in the input at all
     │   └── RefusedError   3   the case is readable but not safe to segment; carries a code and a remedy
     ├── GeometryError      1   positions, axes or sizes contradict each other
     ├── WeightsError       1   a weights file does not belong to the network, or is not safe to load
@@ -11,6 +12,7 @@ The tree::
     ├── OutputError        1   a result could not be written: disk full, no permission
     ├── PeerError          1   a PACS answered, but not with what was asked for
     │   └── PeerUnreachableError  75   a PACS does not answer now: the same command later goes on
+    ├── TemporaryError    75   a batch cannot go on now: disk full, device lost; run it again
     └── CancelledError   130   the user stopped the run
 
 A message says what is wrong, the value, where it stands and what to do about it.
@@ -25,6 +27,10 @@ class EffvitError(Exception):
 
 class InputError(EffvitError):
     """The input cannot be used; the message names the file."""
+
+
+class NoImagesError(InputError):
+    """The input holds no image at all."""
 
 
 class RefusedError(InputError):
@@ -67,6 +73,12 @@ class PeerError(EffvitError):
 
 class PeerUnreachableError(PeerError):
     """A PACS does not answer, or says that it is busy: the same command later goes on where this one stopped."""
+
+    exit_code = 75
+
+
+class TemporaryError(EffvitError):
+    """A batch cannot go on now, such as for a full disk; what is finished stays, and the same command goes on later."""
 
     exit_code = 75
 

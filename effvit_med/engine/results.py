@@ -24,8 +24,8 @@ from effvit_med.io import (
     write_nifti,
     write_overlay,
 )
-from effvit_med.transforms.spatial import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume import Finding, Segmentation, Volume
+from effvit_med.volume.geometry import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume.measurements import Measurement
 
 OUTPUT_FILES = {
