@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,16 +12,19 @@ import click
 
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med.cli.app import BUNDLE_HELP, commands
-from effvit_med.cli.running import REMEDIES, make_job, open_segmenter, run_options
+from effvit_med.cli.running import REMEDIES, make_job, run_options
 from effvit_med.cli.showing import progress_bar, start_logging
+from effvit_med.cli.stopping import listen_for_gentle_stop
 from effvit_med.errors import EffvitError, SettingsError
 
 if TYPE_CHECKING:
+    from effvit_med.batch import BatchOptions
     from effvit_med.pacs import Archive, Backoff, Peer, TlsFiles
     from effvit_med.pacs.node import NodeOptions
     from effvit_med.pacs.service import ServiceOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+log = logging.getLogger(__name__)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -224,6 +228,10 @@ def push(sources: tuple[Path, ...], journal: Path | None, quiet: bool, verbose: 
 )
 @click.option("--bundle", type=click.Path(path_type=Path), help=BUNDLE_HELP)
 @click.option("--allow", multiple=True, type=click.Choice(REMEDIES), help="as for segment")
+@click.option("--keep-ids", is_flag=True, help="keep names of files and UIDs in logs and records")
+@click.option(
+    "--require-deidentified", is_flag=True, help="refuse series that do not say Patient Identity Removed: YES"
+)
 @click.option(
     "--seg-type",
     type=click.Choice(["binary", "labelmap"]),
@@ -246,14 +254,19 @@ def serve(spool: Path, quiet: bool, verbose: bool, **options: Any) -> int:
     need_pynetdicom()
     from effvit_med.pacs.spool import Spool, SpoolLimits
 
+    batch = _batch_options(options)
     node, service = _node_options(options), _service_options(options)
     limits = SpoolLimits(options["max_instance_mb"], options["max_series_instances"], options["max_spool_gb"])
     place = Spool(spool, limits)
     with place.held():
+        from effvit_med.batch import Pipeline
         from effvit_med.pacs.segmenting import segment_with
         from effvit_med.pacs.serving import serve as work
 
-        result = work(place, node, service, segment_with(open_segmenter(spool, options), make_job(options)))
+        with Pipeline(batch) as pipeline:
+            log.info("model %s on %s", pipeline.model["bundle"], pipeline.model["device"])
+            stopped = listen_for_gentle_stop()
+            result = work(place, node, service, segment_with(pipeline, batch, stopped), stopped=stopped)
     click.echo(json.dumps({"spool": str(spool), **result.counts, "waiting": result.waiting, "notice": NOTICE}))
     return 75 if result.waiting else 0
 
@@ -296,6 +309,20 @@ def _open_archive(options: dict[str, Any], max_series_mb: float = 16_384) -> Arc
         return open_archive(parse_peer(options["peer"], options["aet"], _tls(options) if options["tls"] else None))
     headers = read_credentials(options["auth_env"], options["auth_file"])
     return open_archive(WebServer(options["url"], headers, _tls(options)), max_series_mb)
+
+
+def _batch_options(options: dict[str, Any]) -> BatchOptions:
+    from effvit_med.batch import BatchOptions
+    from effvit_med.engine import Settings
+
+    names = {name: options[name] for name in Settings.model_fields if options.get(name) is not None}
+    return BatchOptions(
+        bundle=options["bundle"],
+        settings=Settings.from_values(**names),
+        job=make_job(options),
+        keep_ids=options["keep_ids"],
+        require_deidentified=options["require_deidentified"],
+    )
 
 
 def _node_options(options: dict[str, Any]) -> NodeOptions:

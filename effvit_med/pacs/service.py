@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from effvit_med.errors import EffvitError, PeerError
+from effvit_med.errors import CancelledError, EffvitError, PeerError, TemporaryError
 from effvit_med.pacs.archives import Archive
 from effvit_med.pacs.arrivals import Arrivals
 from effvit_med.pacs.pushing import PushJournal, find_results, push
@@ -148,7 +148,11 @@ class Service:
             series.set_state(SeriesState("running", instances=instances, attempts=attempts + 1))
             try:
                 answer = self._run(series)
-            except KeyboardInterrupt:  # a stop that was asked for is no failed attempt
+            except (
+                KeyboardInterrupt,
+                CancelledError,
+                TemporaryError,
+            ):  # a stop, or a lack of room, is no fault of the series
                 series.set_state(SeriesState("running", instances=instances, attempts=attempts))
                 raise
         files = find_results(series.results) if answer.status == "segmented" else ()
@@ -165,6 +169,8 @@ class Service:
         try:
             series.results.mkdir(parents=True)
             answer = self._segment(series.received, series.results)
+        except (CancelledError, TemporaryError):
+            raise
         except EffvitError as error:
             answer = SeriesAnswer("failed", type(error).__name__, str(error))
         except Exception as error:  # one bad series must not end the service

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from effvit_med.errors import CancelledError
 from effvit_med.pacs.arrivals import Arrivals
 from effvit_med.pacs.node import Node, NodeOptions
 from effvit_med.pacs.service import SegmentSeries, Service, ServiceOptions
@@ -64,7 +65,7 @@ def serve(
         while not stopped():
             if not service.step():
                 service.wait()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, CancelledError):
         log.info("stopping; what is not answered stays in the spool")
     finally:
         node.stop()

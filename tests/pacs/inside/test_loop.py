@@ -45,7 +45,7 @@ def _spooled_seg(spool: Path) -> Path:
 
 @pytest.mark.parametrize("way", ["C-STORE", "STOW"])
 def test_what_arrives_in_orthanc_comes_back_segmented(orthanc: Orthanc, tmp_path: Path, way: str) -> None:
-    """dcmsend to Orthanc, on to the node when stable, and a SEG is found in the same study, byte for byte the file."""
+    """Sent to Orthanc, on to the node when stable, and a SEG is found in the same study, byte for byte the file."""
     uids = make_series(tmp_path / "ct", f"loop {way}")
     if way == "C-STORE":
         back = open_archive(Peer("ORTHANC", "127.0.0.1", orthanc.dicom_port))
