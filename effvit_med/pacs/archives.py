@@ -31,7 +31,7 @@ class FoundSeries:
     @property
     def short_name(self) -> str:
         """Its modality and a digest of its UID: fit for logs and as a folder name."""
-        safe = "".join(letter for letter in self.modality if letter.isalnum())[:16] or "series"
+        safe = "".join(letter for letter in self.modality if letter.isascii() and letter.isalnum())[:16] or "series"
         return f"{safe}_{shorten(self.series_uid)}"
 
 

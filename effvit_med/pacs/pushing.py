@@ -32,6 +32,9 @@ RESULTS = {
 }
 """SOP classes that are stored, by UID (PS3.4 table B.5-1)."""
 
+PUSHED = "pushed"
+"""The folder of what is stored, inside a journal."""
+
 LABELMAP_REMEDY = "The PACS does not take LABELMAP segmentations: segment again with --seg-type binary."
 
 
@@ -90,7 +93,7 @@ class PushJournal:
     """
 
     def __init__(self, folder: Path | None, destination: str) -> None:
-        self._folder = folder / "pushed" / sha256(destination.encode()).hexdigest()[:16] if folder else None
+        self._folder = folder / PUSHED / sha256(destination.encode()).hexdigest()[:16] if folder else None
         self._destination = destination
 
     def has(self, path: Path) -> bool:

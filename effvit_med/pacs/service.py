@@ -13,7 +13,7 @@ from pathlib import Path
 from effvit_med.errors import CancelledError, EffvitError, PeerError, TemporaryError
 from effvit_med.pacs.archives import Archive
 from effvit_med.pacs.arrivals import Arrivals
-from effvit_med.pacs.pushing import PushJournal, find_results, push
+from effvit_med.pacs.pushing import PUSHED, PushJournal, find_results, push
 from effvit_med.pacs.retrying import Backoff
 from effvit_med.pacs.spool import SeriesState, Spool, SpooledSeries
 
@@ -51,7 +51,8 @@ class ServiceOptions:
         returns: where results go, by the AE title of who sent the series.
         default_return: where those of other senders go; None to keep them here only.
         backoff: how long to wait between tries to return; the last wait is repeated for ever.
-        keep_refused_days: images of refused and failed series are removed after so many days.
+        keep_refused_days: images of series that were refused, failed, or whose results the PACS refuses, are removed
+            at a start after so many days.
     """
 
     stable_s: float = 5.0
@@ -92,6 +93,9 @@ class Service:
             kept = state is not None and state.status == "refused" and not _needs_work(series, state)
             if series.instances() and not kept:  # what failed is tried again
                 self._arrivals.note(series.name)
+            if state and state.returned == "none" and state.files and self._archive(series):
+                state = replace(state, returned="waiting")  # there was nowhere to return to
+                series.set_state(state)
             if state and state.returned == "waiting":
                 self._returns[series.name] = (self._clock(), self._options.backoff.waits())
         self._remove_old()
@@ -133,7 +137,8 @@ class Service:
             return
         if before and before.status == "segmented":
             old = set(before.instances)
-            if set(instances) <= old:
+            if set(instances) <= old and before.returned != "refused":
+                shutil.rmtree(series.folder / PUSHED, ignore_errors=True)
                 log.info("%s came again; its results are returned again", series.name)
                 self._finish(series, replace(before, returned=self._first_return(series, before.files)), instances)
                 return
@@ -220,7 +225,8 @@ class Service:
         log.info("%s: results %s by %s", series.name, returned, archive.name)
         series.set_state(replace(state, returned=returned))
         self.counts[f"returned_{returned}"] += 1
-        self._spool.clear_received(series, state.instances)
+        if returned == "stored":  # else they may be segmented in another way
+            self._spool.clear_received(series, state.instances)
         del self._returns[series.name]
 
     def _remove_old(self) -> None:
@@ -228,7 +234,7 @@ class Service:
         oldest = time.time() - self._options.keep_refused_days * 86400
         for series in self._spool.all_series():
             state = series.state()
-            if state and state.status in ("refused", "failed"):
+            if state and (state.status in ("refused", "failed") or state.returned == "refused"):
                 try:
                     is_old = (series.folder / "state.json").stat().st_mtime < oldest
                 except OSError:

@@ -23,7 +23,8 @@ TIMEOUT_S = (10.0, 120.0)
 PAGE = 1000
 _BUSY = frozenset({408, 425, 429, 502, 503, 504, 507})
 _AS_STORED = (("application/dicom", "*"),)
-_SERIES_UID, _STUDY_UID, _MODALITY, _SOP_UID, _SOP_CLASS = "0020000E", "0020000D", "00080060", "00080018", "00080016"
+_SERIES_TAGS = ("0020000D", "0020000E", "00080060")  # Study and Series Instance UID, Modality
+_SOP_UID, _SOP_CLASS = "00080018", "00080016"
 
 
 class _Client(DICOMwebClient):  # type: ignore[misc]
@@ -95,9 +96,9 @@ class WebArchive:
                 page = self._client.search_for_series(
                     search_filters=dict(query.keys), fields=["StudyInstanceUID"], limit=PAGE, offset=len(found)
                 )
+                items = [FoundSeries(*(_value(item, tag) for tag in _SERIES_TAGS)) for item in page]
             before = len(found)
-            for item in page:
-                series = FoundSeries(_value(item, _STUDY_UID), _value(item, _SERIES_UID), _value(item, _MODALITY))
+            for series in items:
                 if series.study_uid and series.series_uid:
                     found.setdefault(series.series_uid, series)
                 if len(found) == query.limit:
@@ -117,8 +118,9 @@ class WebArchive:
                 page = self._client.search_for_instances(
                     series.study_uid, series.series_uid, limit=PAGE, offset=len(found)
                 )
+                items = {_value(item, _SOP_UID): _value(item, _SOP_CLASS) for item in page}
             before = len(found)
-            found.update({_value(item, _SOP_UID): _value(item, _SOP_CLASS) for item in page if _value(item, _SOP_UID)})
+            found.update({uid: sop_class for uid, sop_class in items.items() if uid})
             if len(page) < PAGE or len(found) == before:
                 return found
 

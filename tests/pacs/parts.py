@@ -153,6 +153,7 @@ class StoringPeer:
 
     files: dict[str, bytes] = field(default_factory=dict)
     statuses: list[int] = field(default_factory=list)
+    asked: int = 0
     port: int = 0
 
     @property
@@ -167,6 +168,7 @@ def storing_peer(classes: list[str], port: int = 0, tls: Any = None) -> Iterator
     peer = StoringPeer()
 
     def take(event: Any) -> int:
+        peer.asked += 1
         status = peer.statuses.pop(0) if peer.statuses else 0x0000
         if status == 0x0000:
             peer.files[str(event.request.AffectedSOPInstanceUID)] = event.encoded_dataset()
@@ -194,3 +196,10 @@ def make_seg(folder: Path, name: str, kind: str = "binary") -> Path:
     path = out / ("segmentation.seg.dcm" if kind == "binary" else "segmentation.labelmap.seg.dcm")
     write_dicom_seg(segment(volume, (volume.array > 50).astype(np.uint8)), path, SegOptions(segmentation_type=kind))
     return path
+
+
+def data_set(content: bytes) -> bytes:
+    """The bytes after the file meta information, which names who wrote the file and not what is in it."""
+    assert content[128:132] == b"DICM"
+    length = int.from_bytes(content[140:144], "little")
+    return content[144 + length :]

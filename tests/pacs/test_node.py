@@ -86,10 +86,24 @@ def test_the_same_series_again_is_returned_again_but_not_segmented_again(tmp_pat
             send(_files(tmp_path / "a"), node.port)
             _final(tmp_path / "spool")
             send(_files(tmp_path / "a"), node.port)
+            wait_until(lambda: peer.asked == 2)
             wait_until(lambda: not any((tmp_path / "spool").glob("*/received/*.dcm")))
-            wait_until(lambda: _final(tmp_path / "spool"))
     assert len(runs) == 1
     assert len(peer.files) == 1
+
+
+def test_a_result_that_was_refused_is_made_anew_after_a_restart(tmp_path: Path) -> None:
+    """A peer that takes no LABELMAP gets a BINARY one when the node is started with that: the images were kept."""
+    make_series(tmp_path / "a", "anew")
+    with storing_peer([SegmentationStorage]) as peer:
+        options = ServiceOptions(0.1, {}, open_archive(peer.peer), QUICK)
+        with running_node(tmp_path / "spool", threshold("labelmap"), options) as node:
+            send(_files(tmp_path / "a"), node.port)
+            assert _final(tmp_path / "spool")[0]["returned"] == "refused"
+        with running_node(tmp_path / "spool", threshold("binary"), options):
+            wait_until(lambda: _final(tmp_path / "spool")[0]["returned"] == "stored")
+    assert len(peer.files) == 1
+    assert not any((tmp_path / "spool").glob("*/received/*.dcm"))
 
 
 def test_late_images_of_an_answered_series_are_not_segmented_by_themselves(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from effvit_med.pacs.peers import AllowedPeer
 from effvit_med.pacs.service import ServiceOptions
 from tests.conftest import ROOT
 from tests.pacs.inside.orthanc import NODE_PORT, Orthanc, running_orthanc
-from tests.pacs.parts import make_series, running_node, send, threshold, wait_until
+from tests.pacs.parts import data_set, make_series, running_node, send, threshold, wait_until
 
 NODE = NodeOptions(port=NODE_PORT, allowed=(AllowedPeer("ORTHANC", "127.0.0.1"),))
 
@@ -64,9 +64,9 @@ def test_what_arrives_in_orthanc_comes_back_segmented(orthanc: Orthanc, tmp_path
     )
     assert result.exit_code == 0
     (fetched,) = (tmp_path / "back").rglob("*.dcm")
-    assert _data_set(fetched) == _data_set(sent)
+    assert data_set(fetched.read_bytes()) == data_set(sent.read_bytes())
     (name,) = orthanc.find("Instance", SOPInstanceUID=str(dcmread(sent).SOPInstanceUID))
-    assert _data_set_of(orthanc.file(name)) == _data_set(sent)
+    assert data_set(orthanc.file(name)) == data_set(sent.read_bytes())
 
 
 def test_a_segmentation_that_is_sent_on_goes_no_second_round(orthanc: Orthanc, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_labelmap_goes_by_stow(orthanc: Orthanc, tmp_path: Path) -> None:
         orthanc.upload(tmp_path / "ct")
         sent = _spooled_seg(tmp_path / "spool")
     (name,) = orthanc.find("Instance", StudyInstanceUID=uids.study, SOPInstanceUID=str(dcmread(sent).SOPInstanceUID))
-    assert _data_set_of(orthanc.file(name)) == _data_set(sent)
+    assert data_set(orthanc.file(name)) == data_set(sent.read_bytes())
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
@@ -173,14 +173,3 @@ def test_the_shipped_model_answers_over_the_command_line(orthanc: Orthanc, tmp_p
 
 def _returned(spool: Path) -> list[str]:
     return [json.loads(path.read_text())["returned"] for path in spool.glob("*/state.json")]
-
-
-def _data_set(path: Path) -> bytes:
-    return _data_set_of(path.read_bytes())
-
-
-def _data_set_of(content: bytes) -> bytes:
-    """The bytes after the file meta information, whose implementation names who wrote the file."""
-    length = int.from_bytes(content[140:144], "little")
-    assert content[128:132] == b"DICM"
-    return content[144 + length :]
