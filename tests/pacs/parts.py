@@ -29,7 +29,7 @@ from tests.io.source_series import axial, segment, write_series
 Value = TypeVar("Value")
 
 
-def wait_until(ask: Callable[[], Value], timeout_s: float = 30.0) -> Value:
+def wait_until(ask: Callable[[], Value], timeout_s: float = 60.0) -> Value:
     """What ``ask`` returns as soon as it is true; a test that waits for longer fails."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:

@@ -145,7 +145,7 @@ def test_the_shipped_model_answers_over_the_command_line(orthanc: Orthanc, tmp_p
     """`effvit-med pacs serve` with the model that comes along finds organs, and ends cleanly by SIGTERM."""
     command = [sys.executable, "-c", "from effvit_med.cli import main; main()", "pacs", "serve"]
     command += ["--spool", str(tmp_path / "spool"), "--port", str(NODE_PORT), "--allow-peer", "ORTHANC@127.0.0.1"]
-    command += ["--return-url", orthanc.url, "--stable-s", "0.3"]
+    command += ["--return-url", orthanc.url, "--stable-s", "0.3", "--overlap", "0"]
     cache = os.environ["EFFVIT_MED_INSIDE"]  # what the tests outside compiled already
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "EFFVIT_MED_CACHE": cache}
     with (tmp_path / "err.txt").open("w+") as err:
