@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Callable
@@ -12,13 +13,13 @@ import click
 
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med.cli.app import BUNDLE_HELP, commands
-from effvit_med.cli.running import REMEDIES, make_job, run_options
+from effvit_med.cli.batching import make_batch_options
+from effvit_med.cli.running import REMEDIES, run_options
 from effvit_med.cli.showing import progress_bar, start_logging
 from effvit_med.cli.stopping import listen_for_gentle_stop
-from effvit_med.errors import EffvitError, SettingsError
+from effvit_med.errors import EffvitError, OutputError, SettingsError, TemporaryError
 
 if TYPE_CHECKING:
-    from effvit_med.batch import BatchOptions
     from effvit_med.pacs import Archive, Backoff, Peer, TlsFiles
     from effvit_med.pacs.node import NodeOptions
     from effvit_med.pacs.service import ServiceOptions
@@ -48,6 +49,10 @@ class _Group(click.Group):
             raise
         except SettingsError as error:
             raise EffvitError(str(error)) from error
+        except OutputError as error:
+            if getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise TemporaryError(f"{error} Run the same command again.") from error
+            raise
 
 
 def _several(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -63,7 +68,7 @@ def _several(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 _tls_options = _several(
     click.option("--tls", is_flag=True, help="speak DICOM over TLS"),
-    click.option("--tls-ca", type=FILE, help="certificates to trust (PEM); the system's if not given"),
+    click.option("--tls-ca", type=FILE, help="certificates to trust and no others (PEM); public ones if not given"),
     click.option("--tls-cert", type=FILE, help="our certificate (PEM)"),
     click.option("--tls-key", type=FILE, help="the private key of our certificate (PEM)"),
 )
@@ -254,7 +259,7 @@ def serve(spool: Path, quiet: bool, verbose: bool, **options: Any) -> int:
     need_pynetdicom()
     from effvit_med.pacs.spool import Spool, SpoolLimits
 
-    batch = _batch_options(options)
+    batch = make_batch_options(options)
     node, service = _node_options(options), _service_options(options)
     limits = SpoolLimits(options["max_instance_mb"], options["max_series_instances"], options["max_spool_gb"])
     place = Spool(spool, limits)
@@ -309,20 +314,6 @@ def _open_archive(options: dict[str, Any], max_series_mb: float = 16_384) -> Arc
         return open_archive(parse_peer(options["peer"], options["aet"], _tls(options) if options["tls"] else None))
     headers = read_credentials(options["auth_env"], options["auth_file"])
     return open_archive(WebServer(options["url"], headers, _tls(options)), max_series_mb)
-
-
-def _batch_options(options: dict[str, Any]) -> BatchOptions:
-    from effvit_med.batch import BatchOptions
-    from effvit_med.engine import Settings
-
-    names = {name: options[name] for name in Settings.model_fields if options.get(name) is not None}
-    return BatchOptions(
-        bundle=options["bundle"],
-        settings=Settings.from_values(**names),
-        job=make_job(options),
-        keep_ids=options["keep_ids"],
-        require_deidentified=options["require_deidentified"],
-    )
 
 
 def _node_options(options: dict[str, Any]) -> NodeOptions:

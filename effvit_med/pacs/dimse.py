@@ -184,15 +184,18 @@ class DimseArchive:
         ae = AE(ae_title=self._peer.own_ae_title)
         ae.connection_timeout = CONNECT_TIMEOUT_S
         ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, ANSWER_TIMEOUT_S
-        association = ae.associate(
-            self._peer.host,
-            self._peer.port,
-            contexts,
-            ae_title=self._peer.ae_title,
-            ext_neg=list(roles),
-            evt_handlers=list(handlers),
-            tls_args=self._tls,
-        )
+        try:
+            association = ae.associate(
+                self._peer.host,
+                self._peer.port,
+                contexts,
+                ae_title=self._peer.ae_title,
+                ext_neg=list(roles),
+                evt_handlers=list(handlers),
+                tls_args=self._tls,
+            )
+        except OSError as error:
+            raise PeerUnreachableError(f"{self.name} cannot be found: {error.strerror or error}.") from error
         if not association.is_established:
             self._explain(association)
         try:
@@ -220,6 +223,8 @@ class DimseArchive:
 
 def _dataset(keys: Mapping[str, str]) -> Dataset:
     dataset = Dataset()
+    if not all(value.isascii() for value in keys.values()):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
     for key, value in keys.items():
         setattr(dataset, key, value.split("\\") if "\\" in value else value)
     return dataset

@@ -47,6 +47,9 @@ class NodeOptions:
         tls: with TLS, and these files; None without.
         max_associations: callers at a time.
         idle_s: a caller that says nothing for so long is cut off.
+
+    Raises:
+        SettingsError: if nobody may call.
     """
 
     ae_title: str = "EFFVIT"
@@ -56,6 +59,10 @@ class NodeOptions:
     tls: TlsFiles | None = None
     max_associations: int = 4
     idle_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.allowed:
+            raise SettingsError("Nobody may call this node. Say who may: --allow-peer AET or AET@address.")
 
 
 class Node:
@@ -68,8 +75,6 @@ class Node:
     """
 
     def __init__(self, options: NodeOptions, spool: Spool, arrivals: Arrivals) -> None:
-        if not options.allowed:
-            raise SettingsError("Nobody may call this node. Say who may: --allow-peer AET or AET@address.")
         self._options, self._spool, self._arrivals = options, spool, arrivals
         self._tls = options.tls.server_context() if options.tls else None
         self._sizes: dict[Any, int] = {}

@@ -41,7 +41,7 @@ class TlsFiles:
     """What TLS needs, as PEM files.
 
     Attributes:
-        ca: certificates to trust; those of the system if None. On a node: only clients that these signed may connect.
+        ca: certificates to trust, and no others; the public ones if None. On a node: only clients that these signed may connect.
         certificate: our own certificate.
         key: the private key of ours; it may stand in the certificate's file.
     """
@@ -56,7 +56,10 @@ class TlsFiles:
         Raises:
             SettingsError: if a file is missing or is no such PEM file.
         """
-        context = ssl.create_default_context()
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"The certificates in {self.ca} cannot be used: {error}.") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return self._load(context)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from effvit_med.errors import CancelledError
+from effvit_med.errors import CancelledError, OutputError, TemporaryError
 from effvit_med.pacs.arrivals import Arrivals
 from effvit_med.pacs.node import Node, NodeOptions
 from effvit_med.pacs.service import SegmentSeries, Service, ServiceOptions
@@ -53,6 +53,7 @@ def serve(
 
     Raises:
         SettingsError: if the node cannot listen.
+        TemporaryError: if the spool cannot be written to, or the pipeline has lost its device.
     """
     arrivals = Arrivals()
     node = Node(node_options, spool, arrivals)
@@ -67,6 +68,8 @@ def serve(
                 service.wait()
     except (KeyboardInterrupt, CancelledError):
         log.info("stopping; what is not answered stays in the spool")
+    except OutputError as error:
+        raise TemporaryError(f"{error} The spool is as it was; start the node again when that is mended.") from error
     finally:
         node.stop()
     return ServeResult(dict(service.counts), service.unanswered())

@@ -145,7 +145,7 @@ class Spool:
             SettingsError: if another process holds it.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"The spool {self.folder} cannot be made: {error.strerror}. Choose another.") from error
         lock = FileLock(self.folder / ".lock")

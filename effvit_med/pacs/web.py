@@ -12,7 +12,6 @@ from urllib.parse import quote
 import requests
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.web import _Transaction
-from requests.adapters import HTTPAdapter
 
 from effvit_med.errors import PeerError, PeerUnreachableError
 from effvit_med.pacs.archives import FoundSeries, Keep, StoreOutcome, label
@@ -53,18 +52,6 @@ class _Client(DICOMwebClient):  # type: ignore[misc]
         return self._http_post_multipart_application_dicom(self._get_studies_url(_Transaction.STORE), [content])
 
 
-class _TlsAdapter(HTTPAdapter):  # type: ignore[misc]
-    """https with a context of ours."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """As requests calls it."""
-        super().init_poolmanager(*args, **options, ssl_context=self._context)
-
-
 class WebArchive:
     """A DICOMweb server as `effvit_med.pacs.Archive`.
 
@@ -79,8 +66,11 @@ class WebArchive:
         session = requests.Session()
         session.trust_env = False  # neither proxies nor passwords that nobody named here
         session.headers.update(server.headers)
-        if server.url.startswith("https:"):
-            session.mount("https://", _TlsAdapter(server.tls.client_context()))
+        session.max_redirects = 0  # only the address that was named is spoken to
+        server.tls.client_context()  # raises for files that cannot be used
+        session.verify = str(server.tls.ca) if server.tls.ca else True
+        if server.tls.certificate:
+            session.cert = (str(server.tls.certificate), str(server.tls.key or server.tls.certificate))
         self._client = _Client(server.url.rstrip("/"), session=session, callback=self._limit_answer, timeout=TIMEOUT_S)
         self._client.set_http_retry_params(retry=False)
 
@@ -178,6 +168,8 @@ class WebArchive:
             raise PeerError(f"{self.name} and we do not agree on TLS: {_reason(error)}. See --tls-ca.") from error
         except requests.exceptions.JSONDecodeError as error:
             raise PeerError(f"{self.name} answers {what} with no JSON. Is the URL that of DICOMweb?") from error
+        except requests.TooManyRedirects as error:
+            raise PeerError(f"{self.name} sends us elsewhere. Name the URL that it leads to.") from error
         except requests.RequestException as error:
             raise PeerUnreachableError(f"{self.name} does not answer ({type(error).__name__}).") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:

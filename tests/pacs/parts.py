@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
@@ -20,7 +23,7 @@ from pynetdicom.sop_class import CTImageStorage
 from effvit_med.errors import RefusedError
 from effvit_med.io import SegOptions, open_input, read_case, write_dicom_seg
 from effvit_med.pacs.node import NodeOptions
-from effvit_med.pacs.peers import AllowedPeer, Peer
+from effvit_med.pacs.peers import AllowedPeer, Peer, TlsFiles
 from effvit_med.pacs.service import SegmentSeries, SeriesAnswer, ServiceOptions
 from effvit_med.pacs.serving import ServeResult, serve
 from effvit_med.pacs.spool import Spool, SpoolLimits
@@ -203,3 +206,14 @@ def data_set(content: bytes) -> bytes:
     assert content[128:132] == b"DICM"
     length = int.from_bytes(content[140:144], "little")
     return content[144 + length :]
+
+
+def make_certificates(folder: Path) -> TlsFiles:
+    """A certificate for this machine that signs itself."""
+    program = shutil.which("openssl")
+    if not program:
+        pytest.skip("openssl is not installed")
+    command = [program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    return TlsFiles(folder / "cert.pem", folder / "cert.pem", folder / "key.pem")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,12 +19,12 @@ from pynetdicom.sop_class import CTImageStorage, SegmentationStorage
 from effvit_med.errors import SettingsError
 from effvit_med.pacs import Backoff, Peer, TlsFiles, open_archive
 from effvit_med.pacs.arrivals import Arrivals
-from effvit_med.pacs.node import Node, NodeOptions
+from effvit_med.pacs.node import NodeOptions
 from effvit_med.pacs.peers import AllowedPeer
-from effvit_med.pacs.service import SeriesAnswer, Service, ServiceOptions
+from effvit_med.pacs.service import SegmentSeries, SeriesAnswer, Service, ServiceOptions
 from effvit_med.pacs.spool import Spool, SpoolLimits
 from tests.conftest import ROOT
-from tests.pacs.parts import make_series, running_node, send, storing_peer, threshold, wait_until
+from tests.pacs.parts import make_certificates, make_series, running_node, send, storing_peer, threshold, wait_until
 
 QUICK = Backoff(retries=0, first_s=0.05, factor=1, longest_s=0.05)
 
@@ -49,20 +48,25 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.dcm"))
 
 
+def _noting(runs: list[Path]) -> SegmentSeries:
+    """The threshold, with a note of every run."""
+
+    def run(received: Path, results: Path) -> SeriesAnswer:
+        runs.append(received)
+        return threshold()(received, results)
+
+    return run
+
+
 def test_two_series_over_one_association_and_one_over_two_are_two_answers(tmp_path: Path) -> None:
     """Series are told apart by their UID, not by the association; each is segmented once, and returned once."""
     make_series(tmp_path / "a", "a")
     make_series(tmp_path / "b", "b")
     first, second = _files(tmp_path / "a"), _files(tmp_path / "b")
     counted: list[Path] = []
-
-    def count(received: Path, results: Path) -> SeriesAnswer:
-        counted.append(received)
-        return threshold()(received, results)
-
     with storing_peer([SegmentationStorage]) as peer:
         options = ServiceOptions(1.5, {}, open_archive(peer.peer), QUICK)
-        with running_node(tmp_path / "spool", count, options) as node:
+        with running_node(tmp_path / "spool", _noting(counted), options) as node:
             assert send([*first[:2], *second], node.port) == [0] * 7
             assert send(first[2:], node.port) == [0] * 3
             states = _final(tmp_path / "spool", 2)
@@ -75,14 +79,9 @@ def test_the_same_series_again_is_returned_again_but_not_segmented_again(tmp_pat
     """The kept results go back once more, with the same UID."""
     make_series(tmp_path / "a", "again")
     runs: list[Path] = []
-
-    def count(received: Path, results: Path) -> SeriesAnswer:
-        runs.append(received)
-        return threshold()(received, results)
-
     with storing_peer([SegmentationStorage]) as peer:
         options = ServiceOptions(0.1, {}, open_archive(peer.peer), QUICK)
-        with running_node(tmp_path / "spool", count, options) as node:
+        with running_node(tmp_path / "spool", _noting(runs), options) as node:
             send(_files(tmp_path / "a"), node.port)
             _final(tmp_path / "spool")
             send(_files(tmp_path / "a"), node.port)
@@ -137,10 +136,10 @@ def test_who_is_not_allowed_is_rejected(tmp_path: Path, allowed: str, sender: st
     assert not any((tmp_path / "spool").glob("*/received/*"))
 
 
-def test_a_node_that_nobody_may_call_does_not_start(tmp_path: Path) -> None:
+def test_a_node_that_nobody_may_call_does_not_start() -> None:
     """Without an allow-list the configuration is wrong, not open."""
     with pytest.raises(SettingsError, match="--allow-peer"):
-        Node(NodeOptions(), Spool(tmp_path, SpoolLimits()), Arrivals())
+        NodeOptions()
 
 
 @pytest.mark.parametrize(
@@ -322,21 +321,10 @@ def test_a_return_is_tried_until_the_peer_is_there(tmp_path: Path) -> None:
             assert (service.unanswered(), len(peer.files)) == (0, 1)
 
 
-def _certificates(folder: Path) -> TlsFiles:
-    """A certificate for this machine that signs itself."""
-    program = shutil.which("openssl")
-    if not program:
-        pytest.skip("openssl is not installed")
-    command = [program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
-    subprocess.run(command, check=True, capture_output=True)
-    return TlsFiles(folder / "cert.pem", folder / "cert.pem", folder / "key.pem")
-
-
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <s:pytest.PytestUnraisableExceptionWarning")
 def test_a_node_with_tls_takes_only_who_shows_a_certificate(tmp_path: Path) -> None:
     """Files go both ways over TLS; plain DICOM and a client without certificate get no association."""
-    files = _certificates(tmp_path)
+    files = make_certificates(tmp_path)
     make_series(tmp_path / "a", "tls")
     options = NodeOptions(port=0, allowed=(AllowedPeer("SENDER"),), tls=files)
     with storing_peer([SegmentationStorage], tls=files.server_context()) as peer:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from effvit_med.errors import PeerError, PeerUnreachableError
-from effvit_med.pacs import Backoff, FoundSeries, PullOptions, Query, WebServer, open_archive, pull
-from tests.pacs.parts import make_seg, make_series
+from effvit_med.errors import PeerError, PeerUnreachableError, SettingsError
+from effvit_med.pacs import Backoff, FoundSeries, PullOptions, Query, TlsFiles, WebServer, open_archive, pull
+from tests.pacs.parts import make_certificates, make_seg, make_series
 
 QUERY = Query({"Modality": "CT"})
 SERIES = FoundSeries("1.2", "1.2.3", "CT")
@@ -26,6 +26,8 @@ class Script:
         self.answers: list[tuple[int, str, bytes]] = []
         self.asked: list[str] = []
         self.url = ""
+        self.location = ""
+        self.http: Any = None
 
     def say(self, status: int, content: bytes = b"", kind: str = "application/dicom+json") -> None:
         """Add an answer."""
@@ -43,6 +45,8 @@ def _server() -> Iterator[Script]:
             status, kind, content = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
             self.send_response(status)
             self.send_header("Content-Type", kind)
+            if script.location:
+                self.send_header("Location", script.location)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -61,6 +65,7 @@ def _server() -> Iterator[Script]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
+        script.http = http
         script.url = f"http://127.0.0.1:{http.server_address[1]}/dicom-web"
         yield script
         http.shutdown()
@@ -155,3 +160,26 @@ def test_wildcards_reach_the_server_as_they_are(server: Script) -> None:
     open_archive(WebServer(server.url)).find_series(Query({"SeriesDescription": "thin?slices*", "StationName": "a b"}))
     assert "SeriesDescription=thin?slices*" in server.asked[0]
     assert "StationName=a%20b" in server.asked[0]
+
+
+def test_a_server_is_trusted_by_the_given_certificates_only(server: Script, tmp_path: Path) -> None:
+    """With its own authority https works; without, the certificate is refused, and that is no temporary failure."""
+    files = make_certificates(tmp_path)
+    server.http.socket = files.server_context().wrap_socket(server.http.socket, server_side=True)
+    server.say(200, b"[]")
+    url = server.url.replace("http:", "https:")
+    assert open_archive(WebServer(url, tls=files)).find_series(QUERY) == []
+    with pytest.raises(PeerError, match="do not agree on TLS") as caught:
+        open_archive(WebServer(url)).find_series(QUERY)
+    assert not isinstance(caught.value, PeerUnreachableError)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        open_archive(WebServer(url, tls=TlsFiles(ca=tmp_path / "key.pem")))
+
+
+def test_a_server_does_not_send_us_elsewhere(server: Script) -> None:
+    """A redirect is not followed: only the address that was named is spoken to."""
+    server.say(302)
+    server.location = "http://127.0.0.1:9/"
+    with pytest.raises(PeerError, match="sends us elsewhere"):
+        open_archive(WebServer(server.url)).find_series(QUERY)
+    assert len(server.asked) == 1
