@@ -32,11 +32,11 @@ class Journal:
 
     Examples:
         >>> import tempfile
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> journal = Journal(Path(folder.name))
-        >>> journal.open()
-        >>> journal.write({"case_id": "CT_4_0a1b2c3d", "status": "pending"}, durable=False)
-        >>> journal.read("CT_4_0a1b2c3d")["status"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     journal = Journal(Path(folder))
+        ...     journal.open()
+        ...     journal.write({"case_id": "CT_4_0a1b2c3d", "status": "pending"}, durable=False)
+        ...     journal.read("CT_4_0a1b2c3d")["status"]
         'pending'
     """
 
@@ -89,8 +89,11 @@ class Journal:
             lock.acquire()
         except Timeout:
             return False
-        except OSError as error:
-            raise OutputError(f"{self._locks} cannot hold a lock: {error.strerror or error}.") from error
+        except (OSError, NotImplementedError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "the file system knows no locks"
+            raise OutputError(
+                f"{self._locks} cannot hold a lock: {reason}. Choose an output on another disk."
+            ) from error
         self._held[case_id] = lock
         return True
 
