@@ -41,7 +41,8 @@ class TlsFiles:
     """What TLS needs, as PEM files.
 
     Attributes:
-        ca: certificates to trust, and no others; the public ones if None. On a node: only clients that these signed may connect.
+        ca: certificates to trust, and no others; the public ones if None. On a node: only clients that these signed
+            may connect.
         certificate: our own certificate.
         key: the private key of ours; it may stand in the certificate's file.
     """
