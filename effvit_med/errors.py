@@ -10,6 +10,8 @@ The tree::
     ├── WeightsError       1   a weights file does not belong to the network, or is not safe to load
     ├── SettingsError      2   an option or a config value is wrong
     ├── OutputError        1   a result could not be written: disk full, no permission
+    ├── PeerError          1   a PACS answered, but not with what was asked for
+    │   └── PeerUnreachableError  75   a PACS does not answer now: the same command later goes on
     ├── TemporaryError    75   a batch cannot go on now: disk full, device lost; run it again
     └── CancelledError   130   the user stopped the run
 
@@ -65,6 +67,16 @@ class SettingsError(EffvitError):
 
 class OutputError(EffvitError):
     """A result could not be written; nothing half written is left behind."""
+
+
+class PeerError(EffvitError):
+    """A PACS answered, but refuses or does not do what was asked; the message names the PACS."""
+
+
+class PeerUnreachableError(PeerError):
+    """A PACS does not answer, or says that it is busy: the same command later goes on where this one stopped."""
+
+    exit_code = 75
 
 
 class TemporaryError(EffvitError):

@@ -11,6 +11,7 @@ import sys
 import click
 
 from effvit_med.cli import (  # noqa: F401  a command is there once its module is loaded
+    archiving,
     batching,
     catalogue,
     deploying,

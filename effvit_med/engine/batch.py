@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DAMAGED = frozenset({"UNREADABLE", "EMPTY_FILE", "GIT_LFS_POINTER", "UNREADABLE_PIXELS"})
+DAMAGED = frozenset(
+    {"UNREADABLE", "EMPTY_FILE", "GIT_LFS_POINTER", "UNREADABLE_PIXELS", "MISSING_FILE", "STILL_COPIED"}
+)
 """Codes of files that may have been slices of a series beside them."""
 
 

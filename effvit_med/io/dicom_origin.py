@@ -14,6 +14,19 @@ from effvit_med.volume.provenance import Provenance
 from effvit_med.volume.segmentation import Segmentation
 from effvit_med.volume.volume import Finding, SourceFile, Volume
 
+_AGAINST = {
+    "SEVERAL_STUDIES": (
+        "SLICES_OF_SEVERAL_STUDIES",
+        "it belongs to one study, and the slices of this series name several.",
+    ),
+    "FRAMES_OF_REFERENCE": (
+        "SLICES_OF_SEVERAL_FRAMES",
+        "it has one frame of reference, and every slice of this series names another.",
+    ),
+    "MOSAIC": ("TILES_OF_A_MOSAIC", "it refers to slices, and those of a mosaic are tiles of one image."),
+}
+"""By the code of what the reader found: the code and the words of why no DICOM result can refer to the slices."""
+
 
 def why_no_dicom(volume: Volume, what: str) -> Finding | None:
     """Why no DICOM result can be written for a scan, known before it is segmented.
@@ -32,10 +45,9 @@ def why_no_dicom(volume: Volume, what: str) -> Finding | None:
     if not all(uids):
         text = f"No {what}: it refers to study, series and slices by their UIDs, and some of them are empty."
         return Finding("EMPTY_UIDS", text)
-    if any(finding.code == "SEVERAL_STUDIES" for finding in source.findings):
-        text = f"No {what}: it belongs to one study, and the slices of this series name several."
-        return Finding("SLICES_OF_SEVERAL_STUDIES", text)
-    return None
+    found = {finding.code for finding in source.findings}
+    code, text = next((reason for sign, reason in _AGAINST.items() if sign in found), ("", ""))
+    return Finding(code, f"No {what}: {text}") if code else None
 
 
 def find_files(segmentation: Segmentation, what: str) -> Sequence[SourceFile]:
