@@ -154,17 +154,31 @@ class Pipeline:
         """
         self._on_result = on_result
         feed = Feed(cases, self._inbox)
-        with contextlib.closing(feed):
-            while True:
+        try:
+            while not feed.is_over or any(self._count(stage) for stage in STAGES):
                 self._assign()
                 if not self._count("read"):
                     feed.ask()
-                if feed.is_over and not any(self._count(stage) for stage in STAGES):
-                    return
                 self._take_message(feed)
                 self._check_times()
                 if cancelled and cancelled():
                     raise CancelledError("Stopped by the user; what is finished stays.")
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            feed.close()
+
+    def _abandon(self) -> None:
+        """End what is in the middle of a case, so that the next call of `run` begins afresh."""
+        for process in self._processes:
+            if process.name in self._current:
+                process.close()
+        for flight in (*self._current.values(), *(each for line in self._waiting.values() for each in line)):
+            shutil.rmtree(flight.folder, ignore_errors=True)
+        self._current.clear()
+        for line in self._waiting.values():
+            line.clear()
 
     def _count(self, stage: str) -> int:
         """Cases that wait for a stage or are in it."""

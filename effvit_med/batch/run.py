@@ -202,10 +202,10 @@ class _Run:
         self._journal.remove_leftovers()
         try:
             manifest: Path | None = collect_manifest(self._output)
-        except OutputError:
+        except (InputError, OutputError):
             if exit_code is None:
                 raise
-            manifest = None  # the disk is full
+            manifest = None  # the disk is full, or it was stopped before it began
         cases = self._cases()
         if exit_code is None:
             exit_code = _choose_exit_code(cases)

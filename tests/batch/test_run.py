@@ -27,7 +27,7 @@ from effvit_med.batch import (
 from effvit_med.batch.jobs import plan_jobs
 from effvit_med.batch.journal import Journal
 from effvit_med.engine import Job
-from effvit_med.errors import InputError, SettingsError
+from effvit_med.errors import CancelledError, InputError, SettingsError
 from effvit_med.io import open_input
 from tests.batch.conftest import QUICK, write_input
 from tests.batch.stages import CRASH_ONCE, DEVICE, DISK_FULL, EXIT, HANG, MEMORY, OOM_KILL, RAISE, SEGFAULT
@@ -268,6 +268,22 @@ def test_a_pipeline_takes_cases_as_they_arrive(tmp_path: Path, options: BatchOpt
     with Pipeline(options) as pipeline:
         pipeline.run(arrive(), lambda result: results.append(result.status))
     assert results == ["segmented"] * 3
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_was_stopped_can_be_used_again(tmp_path: Path, options: BatchOptions) -> None:
+    """What was in the middle gives no result; the next call does all of its cases."""
+    source = write_input(tmp_path / "in", 2)
+    (tmp_path / "out").mkdir()
+    with open_input(source) as found:
+        tasks = [job.task for job in plan_jobs(found, source, tmp_path / "out", options).jobs]
+    results: list[str] = []
+    with Pipeline(options) as pipeline:
+        with pytest.raises(CancelledError):
+            pipeline.run(tasks, lambda result: results.append(result.status), cancelled=lambda: True)
+        assert not results
+        pipeline.run(tasks, lambda result: results.append(result.status))
+    assert results == ["segmented"] * 2
 
 
 @pytest.mark.slow
