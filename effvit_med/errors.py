@@ -9,6 +9,7 @@ The tree::
     ├── WeightsError       1   a weights file does not belong to the network, or is not safe to load
     ├── SettingsError      2   an option or a config value is wrong
     ├── OutputError        1   a result could not be written: disk full, no permission
+    ├── TemporaryError    75   a batch cannot go on now: disk full, device lost; run it again
     └── CancelledError   130   the user stopped the run
 
 A message says what is wrong, the value, where it stands and what to do about it.
@@ -57,6 +58,12 @@ class SettingsError(EffvitError):
 
 class OutputError(EffvitError):
     """A result could not be written; nothing half written is left behind."""
+
+
+class TemporaryError(EffvitError):
+    """A batch cannot go on now, such as for a full disk; what is finished stays, and the same command goes on later."""
+
+    exit_code = 75
 
 
 class CancelledError(EffvitError):
