@@ -68,13 +68,14 @@ class Questions(Generic[Payload, Result]):
     """What the window asks its owner.
 
     Attributes:
-        admit: is this worker, by address, fit for work? Asked once for each worker that appears.
+        check: called once on each worker that appears, before anything else; says in a sentence why the worker is not
+            fit for work, and nothing if it is. None if all are.
         begun: has the payload been begun by the function, in the attempt of this number (from 0)?
         recover: the result of a payload whose worker is gone, if it was finished before that; None if not.
         cancelled: is the run to stop? Asked about once a ``poll_s``.
     """
 
-    admit: Callable[[str], bool] = lambda _: True
+    check: Callable[[], str] | None = None
     begun: Callable[[Payload, int], bool] = lambda *_: True
     recover: Callable[[Payload], Result | None] = lambda _: None
     cancelled: Callable[[], bool] = lambda: False
@@ -127,6 +128,7 @@ class Window(Generic[Payload, Result]):
         self._landed: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._flights: dict[str, _Flight[Payload]] = {}
         self._again: deque[_Try[Payload]] = deque()
+        self._checks: dict[str, _Flight[None]] = {}
         self._judged: dict[_Worker, bool] = {}
         self._workers: tuple[_Worker, ...] = ()
 
@@ -172,20 +174,33 @@ class Window(Generic[Payload, Result]):
             raise _scheduler_gone(self._client) from error
         if self._client.status != "running":
             raise _scheduler_gone(self._client)
-        workers = [_Worker(address, str(about.get("id"))) for address, about in found.items()]
-        for worker in workers:
-            if worker not in self._judged:
-                self._judged[worker] = self._ask.admit(worker.address)
-        fit = tuple(worker for worker in workers if self._judged[worker])
-        for worker in set(self._workers) - set(fit):
+        there = [_Worker(address, str(about.get("id"))) for address, about in found.items()]
+        for worker in set(self._workers) - set(there):
             log.warning("the worker at %s is gone", worker.address)
-        self._workers = fit
+        self._workers = tuple(there)
+        for worker in there:
+            if worker not in self._judged:
+                self._judged[worker] = self._ask.check is None
+                if self._ask.check is not None:
+                    future = self._send_to(worker, self._ask.check)
+                    self._checks[future.key] = _Flight(_Try(None), worker, future)
+
+    def _judge(self, check: _Flight[None]) -> None:
+        """Take or leave a worker, after it has looked at itself."""
+        worker = check.worker
+        try:
+            fault = str(check.future.result(timeout=GATHER_TIMEOUT_S))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it would meet every case there
+            fault = f"cannot be asked: {type(error).__name__}: {error}"
+        self._judged[worker] = not fault
+        if fault and worker in self._workers:
+            log.warning("the worker at %s is left out: it %s", worker.address, fault)
 
     def _send(self, source: Iterator[Payload], more: bool) -> bool:
         """Give each free worker something to do; False once the source is at its end."""
         busy = {flight.worker for flight in self._flights.values()}
         for worker in self._workers:
-            if worker in busy:
+            if worker in busy or not self._judged[worker]:
                 continue
             attempt = self._next_again(worker)
             if attempt is None and more:
@@ -200,25 +215,29 @@ class Window(Generic[Payload, Result]):
     def _next_again(self, worker: _Worker) -> _Try[Payload] | None:
         """A payload that lost its worker and may go to this one."""
         for attempt in self._again:
-            others = [other for other in self._workers if other not in attempt.avoid]
+            others = [other for other in self._workers if self._judged[other] and other not in attempt.avoid]
             if worker not in attempt.avoid or not others:
                 self._again.remove(attempt)
                 return attempt
         return None
 
     def _submit(self, attempt: _Try[Payload], worker: _Worker) -> None:
+        future = self._send_to(worker, self._function, attempt.payload, attempt.lost)
+        self._flights[future.key] = _Flight(attempt, worker, future)
+
+    def _send_to(self, worker: _Worker, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Have a function called on one worker and no other; its future arrives among what has landed."""
         future = self._client.submit(
-            self._function,
-            attempt.payload,
-            attempt.lost,
-            key=f"effvit-med-{uuid.uuid4().hex}",
+            function,
+            *arguments,
+            key=f"effvit-med-{uuid.uuid4().hex}",  # keys are shown on dashboards: no names in them
             workers=[worker.address],
             allow_other_workers=False,
             retries=0,
             pure=False,
         )
-        self._flights[future.key] = _Flight(attempt, worker, future)
         future.add_done_callback(self._landed.put)
+        return future
 
     def _take(self) -> Iterator[Outcome[Payload, Result]]:
         """Wait a little for something to land, and take all that has."""
@@ -232,6 +251,8 @@ class Window(Generic[Payload, Result]):
             flight = self._flights.pop(future.key, None)
             if flight is not None:
                 yield from self._land(flight)
+            elif future.key in self._checks:
+                self._judge(self._checks.pop(future.key))
 
     def _land(self, flight: _Flight[Payload]) -> Iterator[Outcome[Payload, Result]]:
         from distributed import KilledWorker
@@ -254,6 +275,10 @@ class Window(Generic[Payload, Result]):
 
     def _give_up_lost(self) -> Iterator[Outcome[Payload, Result]]:
         """Take back what was in flight on workers that are gone."""
+        for key, check in list(self._checks.items()):
+            if check.worker not in self._workers:
+                del self._checks[key]
+                self._client.cancel([check.future], force=True)
         for key, flight in list(self._flights.items()):
             if flight.worker not in self._workers:
                 del self._flights[key]
@@ -283,8 +308,11 @@ class Window(Generic[Payload, Result]):
             raise TemporaryError(text)
 
     def _cancel_all(self) -> None:
-        futures = [flight.future for flight in self._flights.values()]
+        futures = [flight.future for flight in self._flights.values()] + [
+            check.future for check in self._checks.values()
+        ]
         self._flights.clear()
+        self._checks.clear()
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
 

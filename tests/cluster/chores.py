@@ -54,3 +54,16 @@ def do_chore(chore: Chore, attempt: int) -> str:
 def was_begun(chore: Chore, attempt: int) -> bool:
     """Whether a worker began with this attempt."""
     return any(line.startswith(f"begun-{attempt}-") for line in chore.lines())
+
+
+@dataclass(frozen=True)
+class OnlyAt:
+    """Fit for work is the worker at one address."""
+
+    address: str
+
+    def __call__(self) -> str:
+        """What is wrong with the worker that asks itself."""
+        from distributed import get_worker
+
+        return "" if get_worker().address == self.address else "is another"
