@@ -4,6 +4,7 @@ The tree::
 
     EffvitError            1   something failed; also the parent of all below
     ├── InputError         1   the input cannot be used: fix or leave out the file that is named
+    │   ├── NoImagesError  1   there is no image in the input at all
     │   └── RefusedError   3   the case is readable but not safe to segment; carries a code and a remedy
     ├── GeometryError      1   positions, axes or sizes contradict each other
     ├── WeightsError       1   a weights file does not belong to the network, or is not safe to load
@@ -24,6 +25,10 @@ class EffvitError(Exception):
 
 class InputError(EffvitError):
     """The input cannot be used; the message names the file."""
+
+
+class NoImagesError(InputError):
+    """The input holds no image at all."""
 
 
 class RefusedError(InputError):

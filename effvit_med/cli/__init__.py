@@ -1,6 +1,7 @@
 """The command line: parse, call the engine, show. Logs go to stderr, results to files, one JSON line to stdout.
 
-Exit codes: 0 all right, 1 failed, 2 usage, 3 some cases refused, 130 stopped by the user.
+Exit codes: 0 all right, 1 failed, 2 usage, 3 some cases refused, 130 stopped by the user. Commands for whole archives
+have their own, which their help tells: 1 usage, 2 some cases failed or refused, 3 no images, 75 run again later.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 
 import click
 
-from effvit_med.cli import catalogue, deploying  # noqa: F401  a command is there once its module is loaded
+from effvit_med.cli import batching, catalogue, deploying  # noqa: F401  a command is there once its module is loaded
 from effvit_med.cli.app import commands
 from effvit_med.cli.running import OUTPUT_TYPES, REMEDIES
 from effvit_med.cli.segmenting import demo, segment
@@ -26,7 +27,8 @@ def main() -> None:
         code = commands.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        command = getattr(getattr(error, "ctx", None), "command", None)
+        code = getattr(command, "usage_exit_code", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped by the user; what is finished stays, nothing half written is left.", err=True)
         code = 130

@@ -1,11 +1,21 @@
-"""The whole path, from a volume to a segmentation and from a folder to results."""
+"""The whole path, from a volume to a segmentation and from a folder to results.
 
-from effvit_med.engine.batch import BatchResult, CaseResult, segment_input
-from effvit_med.engine.model import Model, read_model, shipped_bundle
-from effvit_med.engine.results import Job
-from effvit_med.engine.segmenter import Segmenter, open_model, segment
-from effvit_med.engine.settings import OutputType, Remedy, Settings
-from effvit_med.engine.tiling import Tiling
+Names are loaded when they are first used: what does without torch, such as the parent of a batch, never loads it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effvit_med.engine.batch import BatchResult, segment_input
+    from effvit_med.engine.model import Model, read_model, shipped_bundle
+    from effvit_med.engine.results import Job
+    from effvit_med.engine.segmenter import Segmenter, open_model, segment
+    from effvit_med.engine.settings import OutputType, Remedy, Settings
+    from effvit_med.engine.stages import CaseResult
+    from effvit_med.engine.tiling import Tiling
 
 __all__ = [
     "BatchResult",
@@ -23,3 +33,20 @@ __all__ = [
     "segment_input",
     "shipped_bundle",
 ]
+
+_MODULES = {
+    "batch": ("BatchResult", "segment_input"),
+    "model": ("Model", "read_model", "shipped_bundle"),
+    "results": ("Job",),
+    "segmenter": ("Segmenter", "open_model", "segment"),
+    "settings": ("OutputType", "Remedy", "Settings"),
+    "stages": ("CaseResult",),
+    "tiling": ("Tiling",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from effvit_med.engine.results import (
-    OUTPUT_FILES,
-    Job,
-    case_folder,
-    check_folder_is_free,
-    choose_output_types,
-    make_folder,
-    write_results,
-)
-from effvit_med.engine.segmenter import Cancelled, Progress, Segmenter
-from effvit_med.engine.stopwatch import Stopwatch
-from effvit_med.errors import CancelledError, EffvitError, InputError, OutputError, RefusedError
-from effvit_med.io import (
-    DicomSeries,
-    NiftiFile,
-    SetAside,
-    open_input,
-    read_case,
-    write_record,
-)
+from effvit_med.engine.results import Job, make_folder
+from effvit_med.engine.stages import Case, CaseResult, Task, judge_error, read_stage, segment_stage, write_stage
+from effvit_med.errors import InputError, RefusedError
+from effvit_med.io import DicomSeries, SetAside, open_input
 from effvit_med.volume import Finding
-from effvit_med.volume.measurements import Measurement, measure
+
+if TYPE_CHECKING:
+    from effvit_med.engine.segmenter import Cancelled, Progress, Segmenter
 
 log = logging.getLogger(__name__)
 
-Case = DicomSeries | NiftiFile
-
 DAMAGED = frozenset({"UNREADABLE", "EMPTY_FILE", "GIT_LFS_POINTER", "UNREADABLE_PIXELS"})
 """Codes of files that may have been slices of a series beside them."""
-
-_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What became of a case.
-
-    Attributes:
-        case_id: its name, also of its folder.
-        status: ``segmented``, ``refused`` (not safe to segment as it is) or ``failed``.
-        code: a machine-readable word for why; empty if segmented.
-        message: a sentence for why; empty if segmented.
-        input: where it lies below the input, to tell cases of the same name apart; empty if refused on sight.
-        outputs: the written files by kind.
-        measurements: one row per structure.
-        findings: what was noticed on the way.
-        seconds: wall time by step.
-        cpu_seconds: processor time of all threads by step.
-    """
-
-    case_id: str
-    status: str
-    code: str = ""
-    message: str = ""
-    input: str = ""
-    outputs: Mapping[str, Path] = field(default_factory=dict)
-    measurements: tuple[Measurement, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,109 +94,38 @@ def segment_input(
         for number, case in enumerate(found.cases, start=1):
             if on_case:
                 on_case(case.case_id, number, len(found.cases))
-            task = _Task(case, _name_input(case, source), _look_beside(case, found.set_aside), output, job)
+            task = Task(case, name_input(case, source), output, job, look_beside(case, found.set_aside))
             results.append(_run_case(task, segmenter, progress, cancelled))
         return BatchResult(tuple(results), found.set_aside, find_s)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One case with all that decides what becomes of it."""
-
-    case: Case
-    input: str
-    findings: tuple[Finding, ...]
-    output: Path
-    job: Job
-
-    def result(self, status: str, code: str, message: str) -> CaseResult:
-        return CaseResult(self.case.case_id, status, code, message, input=self.input)
-
-
-def _run_case(task: _Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None) -> CaseResult:
+def _run_case(task: Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None) -> CaseResult:
     """One case from file to files; what goes wrong with it is its result, unless it would stop every case."""
-    try:
-        return _segment_case(task, segmenter, progress, cancelled)
-    except CancelledError:
-        raise
-    except RefusedError as error:
-        log.warning("refused %s: %s", task.case.case_id, error)
-        return task.result("refused", error.code, str(error))
-    except EffvitError as error:
-        cause = error.__cause__
-        if isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in _OF_THE_DISK:
-            raise  # a full disk or an output folder without permission meets every case
-        log.error("failed %s: %s", task.case.case_id, error)  # noqa: TRY400 - our own errors say all in one line
-        return task.result("failed", type(error).__name__, str(error))
-    except Exception as error:
-        log.error("crashed %s: %s: %s", task.case.case_id, type(error).__name__, error)  # noqa: TRY400
-        log.debug("trace of %s", task.case.case_id, exc_info=error)
-        message = f"{type(error).__name__}: {error}. This is a fault of effvit-med; run with --verbose and report it."
-        return task.result("failed", "CRASHED", message)
-
-
-def _segment_case(
-    task: _Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None
-) -> CaseResult:
     tell = progress or (lambda *_: None)
-    watch = Stopwatch()
-    tell("read", 0, 1)
-    with watch("read"):
-        volume = read_case(task.case, task.job.read)
-    check_folder_is_free(task.output / task.case.case_id, volume)
-    kinds, left_out = choose_output_types(volume, task.job)
-    segmentation = segmenter.segment(volume, progress, cancelled)
-    provenance = segmentation.provenance
-    provenance = replace(
-        provenance,
-        steps=(*watch.steps(), *provenance.steps),
-        findings=(*provenance.findings, *task.findings, *left_out),
-    )
-    segmentation = segmentation.with_provenance(provenance)
-    for finding in provenance.findings:
-        log.warning("%s: %s: %s", task.case.case_id, finding.code, finding.message)
-    watch = Stopwatch()
-    tell("write", 0, 1)
-    with watch("measure"):
-        rows = measure(volume, segmentation)
-    with case_folder(task.output, task.case.case_id) as (folder, final):
-        job = replace(task.job, output_types=kinds)
-        files, notes = write_results(volume, segmentation, rows, folder, job, watch)
-        provenance = replace(
-            provenance,
-            steps=(*provenance.steps, *watch.steps()),
-            findings=(*provenance.findings, *(Finding("DICOM_SEG_NOTE", note) for note in notes)),
-        )
-        write_record(folder / OUTPUT_FILES["record"], provenance, files, rows)
+    try:
+        tell("read", 0, 1)
+        scan = read_stage(task)
+        segmentation = segment_stage(task, scan, segmenter, progress, cancelled)
+        tell("write", 0, 1)
+        result = write_stage(task, scan, segmentation)
+    except Exception as error:  # noqa: BLE001 - judged
+        return judge_error(task, error)
     tell("write", 1, 1)
-    for step in provenance.steps:
-        log.debug(
-            "%s: %s took %.2f s (%.2f s of processor)", task.case.case_id, step.name, step.seconds, step.cpu_seconds
-        )
-    return CaseResult(
-        task.case.case_id,
-        "segmented",
-        input=task.input,
-        outputs={kind: final / name for kind, name in OUTPUT_FILES.items() if (final / name).exists()},
-        measurements=rows,
-        findings=provenance.findings,
-        seconds={step.name: round(step.seconds, 3) for step in provenance.steps},
-        cpu_seconds={step.name: round(step.cpu_seconds, 3) for step in provenance.steps},
-    )
+    return result
 
 
 def _files_of(case: Case) -> tuple[Path, ...]:
     return case.files if isinstance(case, DicomSeries) else (case.path,)
 
 
-def _name_input(case: Case, source: Path) -> str:
+def name_input(case: Case, source: Path) -> str:
     """Where a case lies below the input: a NIfTI file, or the folder of a series."""
     files = _files_of(case)
     place = files[0] if len(files) == 1 else files[0].parent
     return str(place.relative_to(source)) if source.is_dir() and place.is_relative_to(source) else source.name
 
 
-def _look_beside(case: Case, set_aside: tuple[SetAside, ...]) -> tuple[Finding, ...]:
+def look_beside(case: Case, set_aside: tuple[SetAside, ...]) -> tuple[Finding, ...]:
     """A finding if damaged files lie beside the files of a DICOM series: they may be slices of its ends."""
     folders = {file.parent for file in _files_of(case)} if isinstance(case, DicomSeries) else set()
     damaged = [aside.path.name for aside in set_aside if aside.code in DAMAGED and aside.path.parent in folders]

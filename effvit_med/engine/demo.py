@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effvit_med.engine.batch import CaseResult
+from effvit_med.engine.stages import CaseResult
 from effvit_med.errors import GeometryError
 from effvit_med.io import read_nifti
 

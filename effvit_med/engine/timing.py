@@ -13,9 +13,10 @@ from typing import Any
 
 import psutil
 
-from effvit_med.engine.batch import CaseResult, segment_input
+from effvit_med.engine.batch import segment_input
 from effvit_med.engine.results import Job
 from effvit_med.engine.segmenter import Progress, Segmenter
+from effvit_med.engine.stages import CaseResult
 from effvit_med.errors import InputError
 
 START, FIND, ALL, NETWORK = "start program", "find", "all", "network"

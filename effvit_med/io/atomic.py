@@ -28,7 +28,7 @@ _REASONS = {
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path to write to, which becomes ``path`` when the block ends well.
 
     The temporary file lies in the same folder and its name ends like that of ``path``, so that writers that look at
@@ -38,6 +38,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Args:
         path: the file to write; its folder must exist.
+        durable: whether to wait until the disk has it; where not, a power failure may undo the change, no crash of a
+            program can.
 
     Yields:
         The path to write to inside the block.
@@ -58,9 +60,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(4)}.part-{path.name}")
     try:
         yield temporary
-        _bring_to_disk(temporary)
+        if durable:
+            _bring_to_disk(temporary)
         temporary.replace(path)
-        _bring_to_disk(path.parent)
+        if durable:
+            _bring_to_disk(path.parent)
     except OSError as error:
         cause = _root_cause(error)
         raise OutputError(_explain(path, temporary, cause)) from cause
@@ -69,26 +73,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text as UTF-8, whole or not at all.
 
     Args:
         path: the file to write; its folder must exist.
         text: what to write; line ends are kept as they are.
+        durable: as of `atomic_path`.
 
     Raises:
         OutputError: if the file could not be written.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, *, durable: bool = True) -> None:
     """Write plain values as indented UTF-8 JSON, whole or not at all.
 
     Args:
         path: the file to write; its folder must exist.
         value: mappings, sequences, texts, numbers, booleans, None; also paths and numpy scalars inside them.
+        durable: as of `atomic_path`.
 
     Raises:
         OutputError: if the file could not be written, or a value has no place in JSON (infinite, not a number, or an
@@ -98,7 +104,7 @@ def write_json(path: Path, value: object) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     except (TypeError, ValueError) as error:
         raise OutputError(f"{path} could not be written: its content does not fit into JSON: {error}.") from error
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", durable=durable)
 
 
 def _plain(value: Any) -> Any:

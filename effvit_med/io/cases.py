@@ -50,6 +50,7 @@ class DicomSeries:
         series_instance_uid: DICOM Series Instance UID (0020,000E).
         series_description: DICOM Series Description (0008,103E); may hold free text that a person wrote.
         findings: what the headers show that the user should know.
+        identity_removed: whether every file says Patient Identity Removed YES (0012,0062).
     """
 
     case_id: str
@@ -61,6 +62,7 @@ class DicomSeries:
     series_instance_uid: str
     series_description: str
     findings: tuple[Finding, ...] = ()
+    identity_removed: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,18 @@ class RefusedCase:
         code: a short word: ``MISSING_SLICES``, ``NO_GEOMETRY``, ``CONFLICTING_DUPLICATES``, ...
         message: what is wrong, with values, positions and file names.
         remedy: what the user can do about it.
+        files: what was refused.
+        series_instance_uid: as of `DicomSeries`.
+        modality: as of `DicomSeries`.
     """
 
     case_id: str
     code: str
     message: str
     remedy: str
+    files: tuple[Path, ...] = ()
+    series_instance_uid: str = ""
+    modality: str = ""
 
 
 @dataclass(frozen=True)

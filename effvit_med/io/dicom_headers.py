@@ -67,7 +67,7 @@ _TAGS: list[Any] = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
     "NumberOfFrames", "PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ImagePositionPatient",
-    "FrameOfReferenceUID", "ImageType", *SPLIT_ATTRIBUTES.values(),
+    "FrameOfReferenceUID", "ImageType", "PatientIdentityRemoved", *SPLIT_ATTRIBUTES.values(),
 ]  # fmt: skip
 _NO_IMAGE_MODALITIES = frozenset({
     "AU", "DOC", "ECG", "EPS", "FID", "HD", "KO", "PLAN", "PR", "REG", "RESP", "RTDOSE", "RTPLAN", "RTRECORD",
@@ -104,6 +104,7 @@ class Header:
         image_type: values of Image Type (0008,0008).
         attributes: values as text of the attributes that may tell volumes of one series apart.
         has_pixels: whether pixel data follow the header.
+        identity_removed: whether Patient Identity Removed (0012,0062) is YES.
     """
 
     path: Path
@@ -125,6 +126,7 @@ class Header:
     image_type: tuple[str, ...]
     attributes: Mapping[str, str]
     has_pixels: bool
+    identity_removed: bool = False
 
 
 class _BoundedFile(io.BufferedReader):
@@ -247,6 +249,7 @@ def _refine(path: Path, dataset: pydicom.Dataset, *, has_pixels: bool) -> Header
         image_type=_image_type(dataset),
         attributes={name: _text(dataset, tag) for name, tag in SPLIT_ATTRIBUTES.items()},
         has_pixels=has_pixels,
+        identity_removed=_text(dataset, "PatientIdentityRemoved").upper() == "YES",
     )
 
 

@@ -86,7 +86,8 @@ def assemble_series(
 
 def _refuse(group: _Group, error: RefusedError) -> RefusedCase:
     message = str(error).removeprefix(f"{error.code}: ").removesuffix(error.remedy).strip()
-    return RefusedCase(_case_id(group), error.code, message, error.remedy)
+    files = tuple(header.path for header in group.headers)
+    return RefusedCase(_case_id(group), error.code, message, error.remedy, files)
 
 
 def _make_case(group: _Group, stack: Stack) -> DicomSeries:
@@ -109,6 +110,7 @@ def _make_case(group: _Group, stack: Stack) -> DicomSeries:
         series_instance_uid=first.series_instance_uid,
         series_description=first.series_description,
         findings=tuple(findings),
+        identity_removed=all(header.identity_removed for header in stack.headers),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from effvit_med.errors import InputError, RefusedError
+from effvit_med.errors import InputError, NoImagesError, RefusedError
 from effvit_med.io.archive import unpack_zip
 from effvit_med.io.cases import (
     DicomSeries,
@@ -40,7 +40,8 @@ def open_input(path: Path, options: ReadOptions | None = None) -> Iterator[Found
         The cases, what is refused and what is set aside, the same whatever the files are called.
 
     Raises:
-        InputError: if the path does not exist, cannot be read, or holds nothing that is an image.
+        InputError: if the path does not exist or cannot be read.
+        NoImagesError: if it holds nothing that is an image.
 
     Examples:
         >>> with open_input(Path("no such folder")) as found:
@@ -100,7 +101,7 @@ def _require_images(found: Found, path: Path) -> Found:
         return found
     counts = found.count_set_aside() or "the folder is empty"
     first = f" ({found.set_aside[0].reason})" if len(found.set_aside) == 1 else ""
-    raise InputError(f"no images in {path}: {counts}{first}")
+    raise NoImagesError(f"no images in {path}: {counts}{first}")
 
 
 def _walk(path: Path) -> Iterator[Path | SetAside]:
@@ -153,7 +154,7 @@ def _sort_niftis(paths: Sequence[Path], taken: set[str]) -> tuple[list[NiftiFile
             check_nifti(path)
         except RefusedError as error:
             message = str(error).removeprefix(f"{error.code}: ").removesuffix(error.remedy).strip()
-            refused.append(RefusedCase(case_id, error.code, message, error.remedy))
+            refused.append(RefusedCase(case_id, error.code, message, error.remedy, (path,)))
         except InputError as error:
             no_images.append(SetAside(path, "UNREADABLE", str(error)))
             continue

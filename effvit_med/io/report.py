@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ def write_record(
     provenance: Provenance,
     outputs: Mapping[str, Path],
     measurements: Sequence[Measurement] | None = None,
+    *,
+    conceal: Callable[[Any], Any] | None = None,
 ) -> None:
     """Write record.json: the provenance, every output with its SHA-256 and size, and the notice.
 
@@ -34,6 +36,7 @@ def write_record(
         provenance: how the segmentation was made.
         outputs: the files that were written, by kind, such as ``{"dicom_seg": Path("out/labels.dcm")}``.
         measurements: one row per structure; None leaves them out.
+        conceal: what the plain content goes through before it is written, such as to hash names of files.
 
     Raises:
         OutputError: if the record could not be written, or an output is not there.
@@ -42,7 +45,7 @@ def write_record(
     content["outputs"] = {kind: _describe(kind, file) for kind, file in outputs.items()}
     if measurements is not None:
         content["measurements"] = [measurement_row(measurement) for measurement in measurements]
-    write_json(path, content)
+    write_json(path, conceal(content) if conceal else content)
 
 
 def _describe(kind: str, file: Path) -> dict[str, Any]:

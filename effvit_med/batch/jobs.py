@@ -1,0 +1,180 @@
+"""From what an input holds to the jobs of a batch: each with a name without a patient in it, and a key."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from effvit_med import __version__
+from effvit_med.batch.options import BatchOptions
+from effvit_med.engine.batch import look_beside, name_input
+from effvit_med.engine.concealment import Concealment, digest, name_parts
+from effvit_med.engine.stages import Case, Task
+from effvit_med.io import DicomSeries, Found, NiftiFile, RefusedCase
+from effvit_med.io.nifti import is_nifti_name
+
+NOT_DEIDENTIFIED = "NOT_DEIDENTIFIED"
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """A case with its key.
+
+    Attributes:
+        task: what the pipeline does.
+        key: digest of all that decides the result; another key means that the case is done again.
+    """
+
+    task: Task
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is to be accounted for.
+
+    Attributes:
+        jobs: to do, unless they are done already.
+        refused: what must not be segmented.
+    """
+
+    jobs: tuple[BatchJob, ...]
+    refused: tuple[RefusedCase, ...]
+
+
+def plan_jobs(
+    found: Found, source: Path, output: Path, options: BatchOptions, model: Mapping[str, Any] | None = None
+) -> Plan:
+    """The jobs of a shard, in a stable order.
+
+    Args:
+        found: what the input holds.
+        source: the input.
+        output: the folder of all results.
+        options: of the batch.
+        model: what the segmenting process said of itself.
+    """
+    jobs: list[BatchJob] = []
+    refused: list[RefusedCase] = []
+    hidden = None if options.keep_ids else conceal_input(found)
+    for case in found.cases:
+        named = case if options.keep_ids else name_case(case, source)
+        if options.shard and not options.shard.holds(named.case_id):
+            continue
+        if options.require_deidentified and isinstance(case, DicomSeries) and not case.identity_removed:
+            message = "The files do not say that the patient's identity was removed (0012,0062)."
+            refused.append(RefusedCase(named.case_id, NOT_DEIDENTIFIED, message, "De-identify the series first."))
+            continue
+        jobs.append(make_job(named, source, output, options, model, found))
+    for each in found.refused:
+        named_refused = each if hidden is None else hide_refused(each, source, hidden)
+        if not options.shard or options.shard.holds(named_refused.case_id):
+            refused.append(named_refused)
+    return Plan(tuple(jobs), tuple(refused))
+
+
+def make_job(
+    case: Case,
+    source: Path,
+    output: Path,
+    options: BatchOptions,
+    model: Mapping[str, Any] | None = None,
+    found: Found | None = None,
+) -> BatchJob:
+    """One job.
+
+    Args:
+        case: named as it shall be.
+        source: the input.
+        output: the folder of all results.
+        options: of the batch.
+        model: what the segmenting process said of itself.
+        found: for what lies beside the case; None where nothing does.
+    """
+    findings = look_beside(case, found.set_aside) if found else ()
+    place = name_input(case, source)
+    if not options.keep_ids:
+        place = f"input_{digest(place, 12)}"
+    task = Task(case, place, output, options.job, findings, replaces=False, keep_ids=options.keep_ids)
+    return BatchJob(task, make_key(case, options, model or {}))
+
+
+def make_key(case: Case, options: BatchOptions, model: Mapping[str, Any]) -> str:
+    """A hex digest of the series, its images, the model, the settings and our version: all that decides the result.
+
+    Args:
+        case: its files are looked at for their sizes only.
+        options: of the batch.
+        model: what the segmenting process said of itself.
+    """
+    if isinstance(case, DicomSeries):
+        series: list[Any] = [
+            case.case_id,
+            case.series_instance_uid,
+            *case.sop_instance_uids,
+            sum(_size(file) for file in case.files),
+        ]
+    else:
+        status = case.path.stat() if case.path.exists() else None
+        series = [case.case_id, status.st_size if status else 0, status.st_mtime_ns if status else 0]
+    job = dataclasses.asdict(options.job)
+    decisive = {
+        "series": series,
+        "model": [model.get("bundle", ""), model.get("bundle_version", ""), model.get("weights_sha256", "")],
+        "settings": options.settings.that_change_labels(),
+        "job": {**job, "read": {name: value for name, value in job["read"].items() if name != "spill_mb"}},
+        "keep_ids": options.keep_ids,
+        "version": __version__,
+    }
+    text = json.dumps(decisive, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def name_case(case: Case, source: Path) -> Case:
+    """A case under a name without that of its file: ``NIFTI_`` and a digest; DICOM cases have one already.
+
+    Args:
+        case: as it was found.
+        source: the input; the digest is that of the place below it.
+    """
+    if isinstance(case, NiftiFile):
+        return replace(case, case_id=f"NIFTI_{digest(name_input(case, source), 12)}")
+    return case
+
+
+def conceal_input(found: Found) -> Concealment:
+    """What hides the names of all files of an input."""
+    paths = [file for case in found.cases if isinstance(case, DicomSeries) for file in case.files]
+    paths += [case.path for case in found.cases if isinstance(case, NiftiFile)]
+    paths += [file for refused in found.refused for file in refused.files]
+    return Concealment(name_parts([*paths, *(aside.path for aside in found.set_aside)]))
+
+
+def hide_refused(refused: RefusedCase, source: Path, hidden: Concealment) -> RefusedCase:
+    """A refused case without names of files.
+
+    Args:
+        refused: its case id may come from the name of a NIfTI file.
+        source: the input.
+        hidden: what hides the names of the input.
+    """
+    case_id = refused.case_id
+    if len(refused.files) == 1 and is_nifti_name(refused.files[0]):
+        case_id = name_case(NiftiFile(case_id, refused.files[0]), source).case_id
+    return replace(refused, case_id=case_id, message=hidden.text(refused.message))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)

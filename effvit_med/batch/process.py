@@ -1,0 +1,171 @@
+"""A child process as its parent sees it: started, given orders, listened to, and named when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from effvit_med.batch.messages import Ended, Order, Start, receive, send
+from effvit_med.batch.options import BatchOptions
+
+# Not -m: that would put the current folder, which may hold anything, before the places of Python's own modules.
+_CODE = "import sys; sys.path[:] = sys.argv[1:]; from effvit_med.batch.worker import main; main()"
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+Inbox = queue.Queue[tuple[Any, Any]]
+"""Where all that happens arrives, as (sender, message)."""
+
+
+class StageProcess:
+    """A process that does one stage; restarted under the same name after it dies.
+
+    Args:
+        name: of the stage.
+        factory: ``module:function`` that makes it.
+        options: of the batch.
+        scratch: folder for its temporary files.
+        inbox: where its messages arrive, with this object as their sender.
+        one_thread: whether numerical libraries are held to one thread.
+
+    Attributes:
+        name: as given.
+        about: what it said of itself when it was ready.
+        is_ready: whether it takes orders.
+        was_ready: whether it has ever been.
+        busy_since: when it got its order, in monotonic seconds; None if it has none.
+        overdue: whether it was killed for its time.
+        peak_mb: the most memory that any of its processes has held.
+    """
+
+    def __init__(
+        self, name: str, factory: str, options: BatchOptions, scratch: Path, inbox: Inbox, *, one_thread: bool = True
+    ) -> None:
+        self.name = name
+        self.about: Mapping[str, Any] = {}
+        self.is_ready = False
+        self.was_ready = False
+        self.busy_since: float | None = None
+        self.overdue = False
+        self.peak_mb = 0.0
+        self._factory, self._options, self._scratch, self._inbox = factory, options, scratch, inbox
+        self._one_thread = one_thread
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None if there is none."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Begin; `Ready` or `Unfit` arrives later."""
+        self.is_ready, self.overdue, self.busy_since = False, False, None
+        environment = {**os.environ, "TMPDIR": str(self._scratch), **(_ONE_THREAD if self._one_thread else {})}
+        words = [sys.executable, "-P", "-c", _CODE, *sys.path]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603
+        self._process = process
+        level = logging.getLogger("effvit_med").getEffectiveLevel()
+        with contextlib.suppress(OSError):  # if it is dead already, its end arrives
+            send(_pipe(process.stdin), Start(self._factory, self._options, self._trace_file(), level))
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+
+    def give(self, order: Order) -> None:
+        """Hand over a case."""
+        if self._process is None or not self.is_ready or self.busy_since is not None:
+            raise AssertionError(f"{self.name} cannot take an order now")
+        self.busy_since = time.monotonic()
+        with contextlib.suppress(OSError):
+            send(_pipe(self._process.stdin), order)
+
+    def kill(self) -> None:
+        """End it at once; `Ended` arrives later."""
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """End it at once and wait until it is gone; nothing arrives any more."""
+        process, self._process = self._process, None
+        self.is_ready, self.busy_since = False, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    _pipe(stream).close()
+
+    def explain_end(self) -> tuple[str, str]:
+        """How it died, in words, and where, as far as it could say; call it once after `Ended`."""
+        process, self._process = self._process, None
+        self.is_ready, self.busy_since = False, None
+        code = process.wait() if process else 0
+        if process and process.stdin:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        try:
+            trace = self._trace_file().read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            trace = ""
+        return describe_exit(code), _shorten(trace)
+
+    def owns(self, message_from: subprocess.Popen[bytes]) -> bool:
+        """Whether a message is from the process that runs now, not from one before it."""
+        return message_from is self._process
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        stream = _pipe(process.stdout)
+        while True:
+            try:
+                message = receive(stream)
+            except (EOFError, OSError, ValueError):
+                break
+            self._inbox.put(((self, process), message))
+        with contextlib.suppress(OSError):
+            stream.close()
+        self._inbox.put(((self, process), Ended()))
+
+    def _trace_file(self) -> Path:
+        return self._scratch / f"{self.name}.trace"
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, in words.
+
+    Args:
+        code: of subprocess: negative for signals.
+
+    Examples:
+        >>> describe_exit(-9), describe_exit(-11), describe_exit(3)
+        ('was killed (SIGKILL), most likely for its memory', 'was ended by SIGSEGV', 'ended with exit code 3')
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return "was killed (SIGKILL), most likely for its memory" if name == "SIGKILL" else f"was ended by {name}"
+
+
+def _shorten(trace: str) -> str:
+    """File names without folders, of the first thread that faulthandler names: the one that died."""
+    lines: list[str] = []
+    for line in trace.splitlines():
+        if line.startswith("Thread ") and lines:
+            break
+        head, quote, rest = line.partition('"')
+        path, _, tail = rest.partition('"')
+        lines.append(f"{Path(path).name}{tail}".strip() if quote else head.strip())
+    return "\n".join(line for line in lines if line)[:2000]
+
+
+def _pipe(stream: Any) -> BinaryIO:
+    return stream
