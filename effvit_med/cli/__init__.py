@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from effvit_med.cli import batching, catalogue, deploying  # noqa: F401  a command is there once its module is loaded
+from effvit_med.cli import batching, catalogue, clustering, deploying  # noqa: F401  a command is there once its module is loaded
 from effvit_med.cli.app import commands
 from effvit_med.cli.running import OUTPUT_TYPES, REMEDIES
 from effvit_med.cli.segmenting import demo, segment

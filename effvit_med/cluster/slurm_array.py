@@ -23,7 +23,8 @@ from effvit_med.cluster.shard_states import (
 )
 from effvit_med.cluster.shard_task import ShardTask
 from effvit_med.cluster.slurm_queue import ask_queue, check_slurm_is_here
-from effvit_med.errors import EffvitError, OutputError, SettingsError, TemporaryError
+from effvit_med.engine.results import make_folder
+from effvit_med.errors import EffvitError, SettingsError, TemporaryError
 
 JOB_NAME = "effvit-med"
 """Every user of a cluster sees the names of jobs, so this one says nothing of the input."""
@@ -143,8 +144,9 @@ def submit_array(command: tuple[str, ...], output: Path, options: ArrayOptions) 
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    folder = _make(slurm_folder(output))
-    with _only_one(folder):
+    folder = slurm_folder(output)
+    make_folder(folder)
+    with hold_submission(folder):
         earlier = read_submission(folder)
         if earlier and earlier.job and ask_queue(earlier.job):
             text = (
@@ -200,16 +202,12 @@ def wait_for_array(
         time.sleep(poll_s)
 
 
-def _make(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} could not be made: {error.strerror}. Choose another output folder.") from error
-    return folder
+def hold_submission(folder: Path) -> Any:
+    """Keep every other command from submitting for a folder: two of them at once would make two arrays.
 
-
-def _only_one(folder: Path) -> Any:
-    """Two of these commands at once would submit two arrays."""
+    Raises:
+        SettingsError: if another one does so at this moment.
+    """
     try:
         return FileLock(folder / "submit.lock").acquire(timeout=0)
     except Timeout as error:
