@@ -59,7 +59,7 @@ def _wait(
             on_step("find", 0, 0)
             continue
         if isinstance(message, Ready):
-            process.is_ready = True
+            process.welcome(message.about)
             process.give(order)
         elif isinstance(message, Unfit):
             raise SettingsError(message.message)

@@ -75,7 +75,12 @@ def plan_jobs(
         named_refused = each if hidden is None else hide_refused(each, source, hidden)
         if not options.shard or options.shard.holds(named_refused.case_id):
             refused.append(named_refused)
-    return Plan(tuple(jobs), tuple(refused))
+    unique = {job.task.case_id: job for job in reversed(jobs)}
+    for job in jobs:
+        if unique[job.task.case_id] is not job:
+            message = "Another series of the input has the same name, which is a digest of its identifiers."
+            refused.append(RefusedCase(job.task.case_id, "SAME_NAME", message, "Segment this series by itself."))
+    return Plan(tuple(unique[name] for name in dict.fromkeys(job.task.case_id for job in jobs)), tuple(refused))
 
 
 def make_job(
@@ -142,9 +147,12 @@ def name_case(case: Case, source: Path) -> Case:
         case: as it was found.
         source: the input; the digest is that of the place below it.
     """
-    if isinstance(case, NiftiFile):
-        return replace(case, case_id=f"NIFTI_{digest(name_input(case, source), 12)}")
-    return case
+    if not isinstance(case, NiftiFile):
+        return case
+    place = name_input(case, source)
+    if not source.is_dir() and case.path != source:  # of an archive, unpacked into numbered folders
+        place = f"{place}/{case.path.parent.name}/{case.path.name}"
+    return replace(case, case_id=f"NIFTI_{digest(place, 12)}")
 
 
 def conceal_input(found: Found) -> Concealment:

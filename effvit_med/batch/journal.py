@@ -105,18 +105,22 @@ class Journal:
         return tuple(self._held)
 
     def remove_leftovers(self) -> int:
-        """Remove the half-filled hidden folders of runs that are no more; how many there were.
+        """Remove the half-filled hidden folders and files of runs that are no more; how many there were.
 
-        A folder goes only if its case has a state here, so that nothing is touched that is not ours, and nobody has
-        the case.
+        One goes only if its case has a state here, so that nothing is touched that is not ours, and nobody has the
+        case.
         """
+        found = [(path, path.name[1:].rsplit(".", 2)[0]) for path in self.output.glob(".*.partial")]
+        found += [(path, path.stem.partition(".part-")[2]) for path in self._jobs.glob(".*.part-*.json")]
         count = 0
-        for folder in self.output.glob(".*.partial"):
-            case_id = folder.name[1:].rsplit(".", 2)[0]
+        for path, case_id in found:
             if not (self._jobs / f"{case_id}.json").exists() or case_id in self._held or not self.claim(case_id):
                 continue
             try:
-                shutil.rmtree(folder, ignore_errors=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
                 count += 1
             finally:
                 self.release(case_id)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import queue
 import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -126,6 +125,7 @@ class Pipeline:
         while not process.was_ready:
             self._on_event(BatchEvent("waiting", message="loading the model"))
             self._take_message(None)
+            self._check_times()
         return process.about
 
     @property
@@ -211,7 +211,7 @@ class Pipeline:
     def _hear(self, process: StageProcess, message: object) -> None:
         flight = self._current.get(process.name)
         if isinstance(message, Ready):
-            process.is_ready, process.was_ready, process.about = True, True, message.about
+            process.welcome(message.about)
         elif isinstance(message, Unfit):
             self._refuse_to_start(process, message)
         elif isinstance(message, Note):
@@ -253,7 +253,8 @@ class Pipeline:
         overdue, died_young = process.overdue, not process.is_ready
         how, trace = process.explain_end()
         if died_young:
-            self._refuse_to_start(process, Unfit(f"the process {how}", is_ours=False))
+            how = f"took longer than {self._options.case_timeout_s:g} s" if overdue else how
+            self._refuse_to_start(process, Unfit(f"it {how}", is_ours=False))
         flight = self._current.pop(process.name, None)
         self._restart(process)
         if flight is None:
@@ -286,12 +287,8 @@ class Pipeline:
         raise SettingsError(f"The {process.name} process cannot start: {why.message}.")
 
     def _check_times(self) -> None:
-        limit = self._options.case_timeout_s
         for process in self._processes:
-            since = process.busy_since
-            if limit is not None and since is not None and not process.overdue and time.monotonic() - since > limit:
-                process.overdue = True
-                process.kill()
+            process.look_after(self._options.case_timeout_s)
 
     def _finish(self, flight: _Flight, status: str, code: str, message: str, trace: str = "") -> None:
         if not flight.task.keep_ids:

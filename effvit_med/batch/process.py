@@ -22,6 +22,8 @@ from effvit_med.batch.options import BatchOptions
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from effvit_med.batch.worker import main; main()"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+_PIPE_PATIENCE_S = 5.0  # what a process has said before its end is read in far less
+
 Inbox = queue.Queue[tuple[Any, Any]]
 """Where all that happens arrives, as (sender, message)."""
 
@@ -42,7 +44,7 @@ class StageProcess:
         about: what it said of itself when it was ready.
         is_ready: whether it takes orders.
         was_ready: whether it has ever been.
-        busy_since: when it got its order, in monotonic seconds; None if it has none.
+        busy_since: when it got its order, or began to load, in monotonic seconds; None if it has nothing to do.
         overdue: whether it was killed for its time.
         peak_mb: the most memory that any of its processes has held.
     """
@@ -60,6 +62,7 @@ class StageProcess:
         self._factory, self._options, self._scratch, self._inbox = factory, options, scratch, inbox
         self._one_thread = one_thread
         self._process: subprocess.Popen[bytes] | None = None
+        self._dead_since: float | None = None
 
     @property
     def pid(self) -> int | None:
@@ -68,7 +71,7 @@ class StageProcess:
 
     def start(self) -> None:
         """Begin; `Ready` or `Unfit` arrives later."""
-        self.is_ready, self.overdue, self.busy_since = False, False, None
+        self.is_ready, self.overdue, self.busy_since = False, False, time.monotonic()
         environment = {**os.environ, "TMPDIR": str(self._scratch), **(_ONE_THREAD if self._one_thread else {})}
         words = [sys.executable, "-P", "-c", _CODE, *sys.path]
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603
@@ -85,6 +88,10 @@ class StageProcess:
         self.busy_since = time.monotonic()
         with contextlib.suppress(OSError):
             send(_pipe(self._process.stdin), order)
+
+    def welcome(self, about: Mapping[str, Any]) -> None:
+        """Note that it is ready."""
+        self.is_ready, self.was_ready, self.about, self.busy_since = True, True, about, None
 
     def kill(self) -> None:
         """End it at once; `Ended` arrives later."""
@@ -105,7 +112,7 @@ class StageProcess:
     def explain_end(self) -> tuple[str, str]:
         """How it died, in words, and where, as far as it could say; call it once after `Ended`."""
         process, self._process = self._process, None
-        self.is_ready, self.busy_since = False, None
+        self.is_ready, self.busy_since, self._dead_since = False, None, None
         code = process.wait() if process else 0
         if process and process.stdin:
             with contextlib.suppress(OSError):
@@ -119,6 +126,23 @@ class StageProcess:
     def owns(self, message_from: subprocess.Popen[bytes]) -> bool:
         """Whether a message is from the process that runs now, not from one before it."""
         return message_from is self._process
+
+    def look_after(self, limit_s: float | None) -> None:
+        """Kill it if it takes too long; say `Ended` for it if it is dead and something still holds its pipe.
+
+        Args:
+            limit_s: for one order, and for loading; None for ever.
+        """
+        since, process = self.busy_since, self._process
+        if limit_s is not None and since is not None and not self.overdue and time.monotonic() - since > limit_s:
+            self.overdue = True
+            self.kill()
+        if process is None or process.poll() is None:
+            self._dead_since = None
+        elif self._dead_since is None:
+            self._dead_since = time.monotonic()
+        elif time.monotonic() - self._dead_since > _PIPE_PATIENCE_S:
+            self._inbox.put(((self, process), Ended()))
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         stream = _pipe(process.stdout)

@@ -199,8 +199,10 @@ class _Run:
     def finish(self, exit_code: int | None = None, message: str = "") -> BatchSummary:
         """Let go of everything and write the manifest."""
         for case_id in self._journal.claimed():
-            with contextlib.suppress(OutputError):
-                self._journal.write(describe_job(self._jobs[case_id], "pending"), durable=False)
+            state, job = self._journal.read(case_id), self._jobs.get(case_id)
+            if job and state and state["status"] == "running":
+                with contextlib.suppress(OutputError):
+                    self._journal.write(describe_job(job, "pending"), durable=False)
             self._journal.release(case_id)
         self._journal.remove_leftovers()
         try:
@@ -234,8 +236,9 @@ class _Run:
         for refused in self._plan.refused:
             row = describe_refused(refused, self._model, self._about)
             before = self._journal.read(refused.case_id)
-            if not before or before.get("key") != row["key"]:
+            if (not before or before.get("key") != row["key"]) and self._journal.claim(refused.case_id):
                 self._journal.write(row, durable=False)
+                self._journal.release(refused.case_id)
             self._outcomes[refused.case_id] = CaseOutcome(refused.case_id, "refused", refused.code)
             log.warning("refused %s: %s", refused.case_id, row["message"])
         for job in self._plan.jobs:
@@ -294,14 +297,13 @@ class _Run:
         name = result.case_id
         if result.status != "segmented" and not self._source.exists():
             raise TemporaryError(f"The input {self._source.name} is gone; is its disk still there?")
-        job = self._jobs.pop(name)
-        run = {**self._about, "started": self._started.pop(name), "peak_mb": pipeline.peak_mb}
+        job = self._jobs[name]
+        run = {**self._about, "started": self._started[name], "peak_mb": pipeline.peak_mb}
         row = describe_result(job, result, self._model, self._output, run)
-        self._jobs[name] = job
         self._journal.write(row)
-        self._journal.release(name)
-        del self._jobs[name]
         self._outcomes[name] = CaseOutcome(name, row["status"], row["code"])
+        self._journal.release(name)
+        del self._jobs[name], self._started[name]
         total = len(self._plan.jobs)
         self._tell(BatchEvent("finished", name, done=total - self._count_open(), total=total, message=row["status"]))
 

@@ -25,6 +25,7 @@ from effvit_med.io import (
     write_overlay,
 )
 from effvit_med.volume import Finding, Segmentation, Volume
+from effvit_med.volume.geometry import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume.measurements import Measurement
 
 OUTPUT_FILES = {
@@ -82,8 +83,6 @@ def choose_output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...
     Raises:
         RefusedError: if the user asked for a type that the volume does not allow.
     """
-    from effvit_med.transforms.spatial import SHEAR_TOLERANCE_DEGREES  # torch, which a writing process does without
-
     reasons: dict[OutputType, Finding] = {}
     no_seg = why_no_dicom_seg(volume)
     if no_seg:

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from effvit_med.engine import Job, Segmenter, Settings, batch, read_model, results, segment_input
+from effvit_med.engine import Job, Segmenter, Settings, read_model, results, segment_input, stages
 from effvit_med.errors import CancelledError, InputError, OutputError
 from effvit_med.io import ReadOptions
 from effvit_med.volume import Volume
@@ -145,7 +145,7 @@ def test_input_without_permission_does_not_stop_the_others(
     source = tmp_path / "in"
     for name in ("ct_nonsquare", "ct_tilted"):
         shutil.copytree(sample_data / name, source / name)
-    read, calls = batch.read_case, []
+    read, calls = stages.read_case, []
 
     def deny_once(case: object, options: object = None) -> Volume:
         calls.append(case)
@@ -153,7 +153,7 @@ def test_input_without_permission_does_not_stop_the_others(
             raise InputError("This file may not be read.") from PermissionError(errno.EACCES, "denied")
         return read(case, options)
 
-    monkeypatch.setattr(batch, "read_case", deny_once)
+    monkeypatch.setattr(stages, "read_case", deny_once)
     result = segment_input(source, tmp_path / "out", segmenter, Job())
     assert [case.status for case in result.cases] == ["failed", "segmented"]
 
