@@ -8,13 +8,13 @@ from typing import Any
 
 from effvit_med.batch import BatchOptions
 from effvit_med.cli import batching, clustering, main
-from tests.batch.conftest import QUICK
+from tests.cluster.stages import CHEAP
 
 _make_batch_options = batching.make_batch_options
 
 
 def _make_cheap_options(options: dict[str, Any]) -> BatchOptions:
-    return replace(_make_batch_options(options), stages=QUICK)
+    return replace(_make_batch_options(options), stages=CHEAP)
 
 
 batching.make_batch_options = _make_cheap_options

@@ -51,7 +51,7 @@ def _dask_client(dask_connection: Any) -> Any:
     return dask_connection
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Return as soon as something holds; fail if it does not in time."""
     end = time.monotonic() + timeout_s
     while not holds():

@@ -44,6 +44,7 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=bf_interval=1,sched_min_interval=0,batch_sched_delay=0
 SlurmdParameters=config_overrides
 ReturnToService=2
+DefMemPerNode=1000
 KillWait=5
 NodeName=$node NodeAddr=$address CPUs=4 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=$node Default=YES MaxTime=INFINITE State=UP
