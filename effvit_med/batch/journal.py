@@ -32,11 +32,11 @@ class Journal:
 
     Examples:
         >>> import tempfile
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> journal = Journal(Path(folder.name))
-        >>> journal.open()
-        >>> journal.write({"case_id": "CT_4_0a1b2c3d", "status": "pending"}, durable=False)
-        >>> journal.read("CT_4_0a1b2c3d")["status"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     journal = Journal(Path(folder))
+        ...     journal.open()
+        ...     journal.write({"case_id": "CT_4_0a1b2c3d", "status": "pending"}, durable=False)
+        ...     journal.read("CT_4_0a1b2c3d")["status"]
         'pending'
     """
 

@@ -253,7 +253,7 @@ class Pipeline:
         overdue, died_young = process.overdue, not process.is_ready
         how, trace = process.explain_end()
         if died_young:
-            how = f"took longer than {self._options.case_timeout_s:g} s" if overdue else how
+            how = "took too long to load" if overdue else how
             self._refuse_to_start(process, Unfit(f"it {how}", is_ours=False))
         flight = self._current.pop(process.name, None)
         self._restart(process)

@@ -22,6 +22,7 @@ from effvit_med.batch.options import BatchOptions
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from effvit_med.batch.worker import main; main()"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+_LOADING_PATIENCE_S = 3600.0  # some runtimes compile the network first
 _PIPE_PATIENCE_S = 5.0  # what a process has said before its end is read in far less
 
 Inbox = queue.Queue[tuple[Any, Any]]
@@ -131,9 +132,11 @@ class StageProcess:
         """Kill it if it takes too long; say `Ended` for it if it is dead and something still holds its pipe.
 
         Args:
-            limit_s: for one order, and for loading; None for ever.
+            limit_s: for one order, and for loading if that is longer than an hour; None for ever.
         """
         since, process = self.busy_since, self._process
+        if limit_s is not None and not self.is_ready:
+            limit_s = max(limit_s, _LOADING_PATIENCE_S)
         if limit_s is not None and since is not None and not self.overdue and time.monotonic() - since > limit_s:
             self.overdue = True
             self.kill()

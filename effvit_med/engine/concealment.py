@@ -125,7 +125,7 @@ def name_parts(paths: Iterable[Path]) -> frozenset[str]:
     A plain short word such as ``scan`` stays readable: our messages use it, too.
     """
     folders = {path.parent for path in paths}
-    names = {name for path in paths for name in (path.name, path.stem, str(path))}
+    names = {name for path in paths for name in (path.name, path.name.split(".")[0], path.stem, str(path))}
     names |= {str(folder) for folder in folders} | {part for folder in folders for part in folder.parts}
     return frozenset(name for name in names if not _WORD.fullmatch(name))
 

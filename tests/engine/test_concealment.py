@@ -1,0 +1,66 @@
+"""Facts about `effvit_med.engine.concealment`: names, UIDs and dates do not get through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from effvit_med.engine.concealment import Concealment, conceal_case, name_parts
+from effvit_med.io import NiftiFile
+
+HIDDEN = Concealment(name_parts([Path("/arch/DOE_JANE 1970-01-31/IM 0001.dcm"), Path("/arch/b/20240131.dcm")]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "IM 0001.dcm cannot be read.",
+        "2 files: IM 0001.dcm, 20240131.dcm and 3 more.",
+        "A file (IM 0001.dcm) lies in /arch/DOE_JANE 1970-01-31.",
+        "'/arch/DOE_JANE 1970-01-31/IM 0001.dcm' is gone.",
+        "acquired 20240131 or 2024-01-31 or 20240131093000.000000 or 2024-01-31T09:30:00",
+        "The UID 1.2.840.113619.2.55.3.20240131093000.17 is there twice.",
+        "told apart by AcquisitionTime; this is the one of 093000.123456.",
+        "told apart by ContrastBolusAgent; this is the one of given to Jane Doe.",
+    ],
+)
+def test_nothing_of_a_patient_gets_through(text: str) -> None:
+    """File and folder names, dates in the common spellings, UIDs, and values that tell volumes apart."""
+    hidden = HIDDEN.text(text)
+    assert not any(part in hidden for part in ("DOE", "0001", "2024", "1970", "0930", "113619", "Jane", "0131"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 slice is missing: 1 between 15.00 mm and 35.00 mm.",
+        "The values lie from -1024 to 3071; model looks from -160 to 320.",
+        "told apart by TemporalPositionIdentifier; this is the one of 2.",
+        "told apart by DiffusionBValue; this is the one of 1000.",
+        "made with effvit-med 0.1.0 and torch 2.13.0",
+    ],
+)
+def test_what_helps_stays(text: str) -> None:
+    """Counts, places in millimetres, small numbers and versions."""
+    assert HIDDEN.text(text) == text
+
+
+def test_a_name_is_hidden_the_same_way_everywhere() -> None:
+    """The same digest in every text, so that messages about one file can be brought together."""
+    one, two = HIDDEN.text("IM 0001.dcm is cut off."), HIDDEN.text("See IM 0001.dcm")
+    assert one.split()[0] == two.split()[1]
+
+
+def test_uids_in_plain_values_are_hidden_however_short() -> None:
+    """A UID under its own name is hashed; our own times stay."""
+    plain = HIDDEN.plain({"series_instance_uid": "1.2", "started": "2026-01-31T00:00:00+00:00", "n": [1, "a"]})
+    assert plain["series_instance_uid"].startswith("uid_")
+    assert plain["started"] == "2026-01-31T00:00:00+00:00"
+    assert plain["n"] == [1, "a"]
+
+
+def test_the_name_of_a_nifti_file_is_hidden() -> None:
+    """With its ending and without."""
+    hidden = conceal_case(NiftiFile("x", Path("/a/Doe_Jane.nii.gz")))
+    assert "Doe" not in hidden.text("Doe_Jane.nii.gz and Doe_Jane")
