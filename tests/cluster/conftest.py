@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -118,10 +117,7 @@ def _slurm() -> Iterator[OneNode]:
     try:
         yield OneNode(_wait_until_ready(outer, folder), folder)
     finally:
-        outer.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            outer.wait(10)
-        outer.kill()
+        outer.kill()  # all that is in the namespace dies with it
         outer.wait()
         shutil.rmtree(folder, ignore_errors=True)
 

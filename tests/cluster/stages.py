@@ -27,6 +27,7 @@ class Gated(Threshold):
         note(folder, "loaded", str(os.getpid()))
 
     def __call__(self, task: Task, scan: Scan, *, progress: Callable[[str, int, int], None]) -> Segmentation:
+        """What is above the threshold, once the gate is open."""
         note(self._folder, "begun", f"{task.case_id}:{os.getpid()}")
         while (self._folder / "closed").exists():
             time.sleep(0.02)
@@ -36,6 +37,7 @@ class Gated(Threshold):
 
 
 def make_gated(options: BatchOptions) -> Gated:
+    """The stage of a worker."""
     assert options.bundle is not None
     return Gated(options.bundle)
 

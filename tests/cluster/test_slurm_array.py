@@ -3,120 +3,135 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from effvit_med.batch import Shard, read_manifest
+from effvit_med.batch import read_manifest
 from effvit_med.cluster import ArrayOptions, parse_extra
+from effvit_med.cluster.shard_states import read_states, slurm_folder
 from effvit_med.errors import SettingsError
 from tests.batch.conftest import write_input
-from tests.batch.stages import DISK_FULL, RAISE
+from tests.batch.stages import RAISE
 from tests.cluster.conftest import OneNode, wait_until
 from tests.cluster.stages import read_notes
 
 CHEAP_CLI = (sys.executable, "-m", "tests.cluster.cheap_cli")
-CASES = 5
+CASES = 5  # at least one in each shard; one is alone in the second
 SHARDS = 3
 
 
-@pytest.fixture(name="bundle")
-def _bundle(tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    return folder
+@dataclass(frozen=True)
+class Story:
+    """What was seen while an array ran: its first task killed, its second one at its time limit, then submitted again.
+
+    Attributes:
+        folder: with ``in``, ``out`` and ``bundle``.
+        job: the number of the first array.
+        meanwhile: what a second submission said while the array ran.
+        killed: what ``cluster status`` said of the array when it was over.
+        again: what the second array said.
+    """
+
+    folder: Path
+    job: str
+    meanwhile: subprocess.CompletedProcess[str]
+    killed: dict[str, Any]
+    again: subprocess.CompletedProcess[str]
 
 
-def _submit(slurm: OneNode, folder: Path, *words: str) -> Any:
+def _submit(slurm: OneNode, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return slurm.run(
         *CHEAP_CLI, "cluster", "slurm", str(folder / "in"), "-o", str(folder / "out"), "--shards", str(SHARDS),
-        "--bundle", str(folder / "bundle"), "--output-type", "dicom-seg", "--time-min", "5", "--poll", "0.3",
-        "--retry-wait", "0.1", *words,
+        "--bundle", str(folder / "bundle"), "--output-type", "dicom-seg", "--time-min", "5", "--poll", "0.3", *words,
     )  # fmt: skip
-
-
-def _status(slurm: OneNode, folder: Path) -> dict[str, Any]:
-    return json.loads(slurm.run(*CHEAP_CLI, "cluster", "status", str(folder / "out")).stdout)
 
 
 def _queue(slurm: OneNode) -> list[str]:
     return slurm.run("squeue", "--noheader", "--array", "--format=%K").stdout.split()
 
 
-def test_an_array_whose_task_was_killed_goes_on_where_it_was(slurm: OneNode, tmp_path: Path, bundle: Path) -> None:
-    """One task is killed in the middle, the array submitted again: each case is done once, one manifest has all."""
-    write_input(tmp_path / "in", CASES, {2: RAISE})
+@pytest.fixture(name="story", scope="module")
+def _story(slurm: OneNode, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = tmp_path_factory.mktemp("array")
+    bundle, output = folder / "bundle", folder / "out"
+    bundle.mkdir()
+    write_input(folder / "in" / "DOE_JANE", CASES, {2: RAISE})
     (bundle / "closed").touch()
-    submitted = _submit(slurm, tmp_path)
+    submitted = _submit(slurm, folder)
     assert submitted.returncode == 0, submitted.stderr
     job = json.loads(submitted.stdout)["job"]
     wait_until(lambda: len(read_notes(bundle, "begun")) >= SHARDS)
-    refused = _submit(slurm, tmp_path)
-    victim = read_notes(bundle, "begun")[0].split(":")[0]
-    number = next(index for index in range(1, SHARDS + 1) if Shard(index, SHARDS).holds(victim))
-    slurm.run("scancel", "--signal=KILL", f"{job}_{number - 1}")
-    wait_until(lambda: str(number - 1) not in _queue(slurm))
+    meanwhile = _submit(slurm, folder)
+    slurm.run("scancel", "--signal=KILL", f"{job}_0")
+    slurm.run("scancel", "--signal=USR2", f"{job}_1")
+    wait_until(lambda: read_states(slurm_folder(output), SHARDS)[2].state == "requeued" and "0" not in _queue(slurm))
     (bundle / "closed").unlink()
+    # SLURM holds a requeued task back for two minutes
+    wait_until(lambda: slurm.run("scontrol", "update", f"JobId={job}_1", "StartTime=now").returncode == 0)
     wait_until(lambda: not _queue(slurm))
-    killed = _status(slurm, tmp_path)
-    again = _submit(slurm, tmp_path, "--wait")
-    summary = json.loads(again.stdout)
-    rows = read_manifest(tmp_path / "out")
+    killed = json.loads(slurm.run(*CHEAP_CLI, "cluster", "status", str(output)).stdout)
+    return Story(folder, job, meanwhile, killed, _submit(slurm, folder, "--wait"))
 
-    assert refused.returncode == 1
-    assert f"Array {job} still works" in refused.stderr
-    assert killed["exit_code"] in (75, 130)
-    assert killed["cases"]["pending"] >= 1
-    assert again.returncode == 2, again.stderr
+
+def test_each_case_is_done_once_and_the_manifest_has_all(story: Story) -> None:
+    """Though one task was killed and one requeued, no healthy case was done twice, and only the faulty one failed."""
+    rows = read_manifest(story.folder / "out")
     assert Counter(row["status"] for row in rows) == {"done": CASES - 1, "failed": 1}
     done = {row["case_id"] for row in rows if row["status"] == "done"}
-    assert Counter(read_notes(bundle, "segmented")) == dict.fromkeys(done, 1)
-    assert (tmp_path / "out" / "manifest.csv").exists()
+    assert Counter(read_notes(story.folder / "bundle", "segmented")) == dict.fromkeys(done, 1)
+    assert (story.folder / "out" / "manifest.csv").exists()
+
+
+def test_a_killed_task_leaves_the_array_to_be_run_again(story: Story) -> None:
+    """The status names the shard that was killed and its unfinished case, with an exit code that means: run again."""
+    first = story.killed["shards"][0]
+    assert story.killed["is_over"]
+    assert story.killed["exit_code"] in (75, 130)
+    assert (first["finished"], first["cases"]) == (0, 1)
+    assert first["state"] in ("lost", "failed")
+
+
+def test_a_task_at_its_time_limit_is_requeued_and_goes_on(story: Story) -> None:
+    """The signal that comes before the time limit ends a task cleanly; SLURM starts it again, and it ends well."""
+    second = story.killed["shards"][1]
+    assert second["state"] == "done"
+    assert (second["finished"], second["cases"]) == (1, 1)
+    victim = next(row["case_id"] for row in read_manifest(story.folder / "out") if row["status"] == "failed")
+    begun = [line.split(":")[0] for line in read_notes(story.folder / "bundle", "begun")]
+    assert begun.count(victim) == 2
+
+
+def test_waiting_ends_with_the_exit_code_of_one_batch(story: Story) -> None:
+    """The array that was submitted again and waited for has 2: all is finished and one case failed."""
+    assert story.again.returncode == 2, story.again.stderr
+    summary = json.loads(story.again.stdout)
     assert {shard["state"] for shard in summary["shards"]} == {"done"}
     assert sum(shard["finished"] for shard in summary["shards"]) == CASES
+    assert summary["manifest"] == str(story.folder / "out" / "manifest.jsonl")
 
 
-def test_a_task_at_its_time_limit_is_requeued_and_goes_on(slurm: OneNode, tmp_path: Path, bundle: Path) -> None:
-    """The signal that comes before the time limit ends a task cleanly; started again, it does what was left."""
-    write_input(tmp_path / "in", CASES)
-    (bundle / "closed").touch()
-    job = json.loads(_submit(slurm, tmp_path).stdout)["job"]
-    wait_until(lambda: len(read_notes(bundle, "begun")) >= SHARDS)
-    slurm.run("scancel", "--signal=USR2", job)
-    wait_until(lambda: {shard["state"] for shard in _status(slurm, tmp_path)["shards"]} == {"requeued"})
-    (bundle / "closed").unlink()
-    # SLURM holds a requeued job back for two minutes
-    wait_until(lambda: slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now").returncode == 0)
-    wait_until(lambda: not _queue(slurm))
-    collected = slurm.run(*CHEAP_CLI, "cluster", "collect", str(tmp_path / "out"))
-
-    assert collected.returncode == 0, collected.stderr
-    assert json.loads(collected.stdout)["cases"] == {"done": CASES}
-    rows = read_manifest(tmp_path / "out")
-    assert Counter(read_notes(bundle, "segmented")) == {row["case_id"]: 1 for row in rows}
+def test_an_array_that_still_runs_is_not_submitted_twice(story: Story) -> None:
+    """A second submission for the same results is refused and names the job, so that it can be stopped."""
+    assert story.meanwhile.returncode == 1
+    assert f"scancel {story.job}" in story.meanwhile.stderr
 
 
-def test_logs_and_names_of_jobs_hold_no_names(slurm: OneNode, tmp_path: Path, bundle: Path) -> None:
-    """A full disk is tried again within the task and ends with 75; neither logs nor scripts name a file of the input."""
-    write_input(tmp_path / "in" / "DOE_JANE", 1, {1: DISK_FULL})
-    done = _submit(slurm, tmp_path, "--wait", "--task-retries", "1")
-    summary = json.loads(done.stdout)
-    logs = [
-        file for file in (tmp_path / "out" / "journal" / "slurm").iterdir() if file.suffix in {".err", ".out", ".sh"}
-    ]
-
-    assert done.returncode == 75
-    assert 75 in {shard["exit_code"] for shard in summary["shards"]}
-    assert len(read_notes(bundle, "begun")) == 2
-    assert len(logs) == 2 * SHARDS + 1
-    assert not any("DOE" in file.read_text(encoding="utf-8") for file in logs)
-    assert "--job-name=effvit-med\n" in next(file for file in logs if file.suffix == ".sh").read_text(encoding="utf-8")
+def test_scripts_and_logs_hold_no_names(story: Story) -> None:
+    """Neither job scripts nor logs of tasks name a file or folder of the input, and the job's name is ours."""
+    files = [file for file in (story.folder / "out" / "journal" / "slurm").iterdir() if file.suffix != ".pkl"]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    assert sum(file.suffix in (".err", ".out") for file in files) == 4 * SHARDS
+    assert not any("DOE" in text for text in texts)
+    assert any("#SBATCH --job-name=effvit-med\n" in text for text in texts)
 
 
-def test_sbatch_says_why_it_refuses(slurm: OneNode, tmp_path: Path, bundle: Path) -> None:
+def test_sbatch_says_why_it_refuses(slurm: OneNode, tmp_path: Path) -> None:
     """A partition that is not there is one line that names sbatch's own reason, and exit code 1."""
     write_input(tmp_path / "in", 1)
     refused = _submit(slurm, tmp_path, "--partition", "nowhere")
