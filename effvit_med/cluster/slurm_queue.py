@@ -23,7 +23,7 @@ def check_slurm_is_here() -> None:
     missing = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
     if missing:
         text = (
-            f"{', '.join(missing)} is not on the PATH, so nothing can be submitted from this machine. Log in to a node "
+            f"Not on the PATH: {', '.join(missing)}, so nothing can be submitted from this machine. Log in to a node "
             "that submits to SLURM, or try the shards on this machine with --executor local."
         )
         raise EffvitError(text)
