@@ -42,7 +42,10 @@ def find_in_process(
     process = StageProcess("find", options.stages.find, options, scratch, inbox)
     process.start()
     try:
-        yield _wait(process, inbox, Order((source,)), on_step, cancelled)
+        found = _wait(process, inbox, Order((source,)), on_step, cancelled)
+        if source.is_dir():  # else it may be an archive, whose files go with the process
+            process.close()
+        yield found
     finally:
         process.close()
 

@@ -89,8 +89,11 @@ class Journal:
             lock.acquire()
         except Timeout:
             return False
-        except OSError as error:
-            raise OutputError(f"{self._locks} cannot hold a lock: {error.strerror or error}.") from error
+        except (OSError, NotImplementedError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "the file system knows no locks"
+            raise OutputError(
+                f"{self._locks} cannot hold a lock: {reason}. Choose an output on another disk."
+            ) from error
         self._held[case_id] = lock
         return True
 

@@ -106,7 +106,7 @@ class Pipeline:
             )
             self._stack.callback(process.close)
             self._processes.append(process)
-            process.start()
+        self._processes[1].start()  # it takes longest to load; the others begin with the first case
         return self
 
     def __exit__(
@@ -203,6 +203,9 @@ class Pipeline:
 
     def _admit(self, task: Task | None) -> None:
         if task is not None:
+            for process in self._processes:
+                if not process.is_started:
+                    process.start()
             self._number += 1
             folder = self.scratch / f"case-{self._number:06d}"
             folder.mkdir(mode=0o700)
@@ -234,7 +237,8 @@ class Pipeline:
         flight.wall_s[name] = flight.wall_s.get(name, 0.0) + answer.wall_s
         flight.cpu_s[name] = flight.cpu_s.get(name, 0.0) + answer.cpu_s
         if answer.verdict == "stop":
-            raise TemporaryError(f"{answer.message} Finished cases stay; run the same command again later.")
+            message = _conceal(flight.task, answer.message)
+            raise TemporaryError(f"{message} Finished cases stay; run the same command again later.")
         if answer.verdict == "device":
             self._restart(process)
             if flight.attempts[name] <= self._options.retry:
@@ -291,8 +295,7 @@ class Pipeline:
             process.look_after(self._options.case_timeout_s)
 
     def _finish(self, flight: _Flight, status: str, code: str, message: str, trace: str = "") -> None:
-        if not flight.task.keep_ids:
-            message = conceal_case(flight.task.case).text(message)
+        message = _conceal(flight.task, message)
         log.warning("%s %s: %s", status, flight.task.case_id, message)
         result = CaseResult(flight.task.case_id, status, code, message, input=flight.task.input, trace=trace)
         self._deliver(flight, result)
@@ -302,3 +305,7 @@ class Pipeline:
         result = replace(result, attempts=flight.tries, stage_seconds=dict(flight.wall_s))
         result = replace(result, stage_cpu_seconds=dict(flight.cpu_s))
         self._on_result(result)
+
+
+def _conceal(task: Task, message: str) -> str:
+    return message if task.keep_ids else conceal_case(task.case).text(message)

@@ -19,7 +19,7 @@ from effvit_med.batch.messages import Ended, Order, Start, receive, send
 from effvit_med.batch.options import BatchOptions
 
 # Not -m: that would put the current folder, which may hold anything, before the places of Python's own modules.
-_CODE = "import sys; sys.path[:] = sys.argv[1:]; from effvit_med.batch.worker import main; main()"
+_CODE = "import sys; sys.path[:] = sys.argv[2:]; from effvit_med.batch.worker import main; main()"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 _LOADING_PATIENCE_S = 3600.0  # some runtimes compile the network first
@@ -70,11 +70,16 @@ class StageProcess:
         """Of the process; None if there is none."""
         return self._process.pid if self._process else None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether there is a process, loading or ready."""
+        return self._process is not None
+
     def start(self) -> None:
         """Begin; `Ready` or `Unfit` arrives later."""
         self.is_ready, self.overdue, self.busy_since = False, False, time.monotonic()
         environment = {**os.environ, "TMPDIR": str(self._scratch), **(_ONE_THREAD if self._one_thread else {})}
-        words = [sys.executable, "-P", "-c", _CODE, *sys.path]
+        words = [sys.executable, "-P", "-c", _CODE, f"effvit-med-{self.name}", *sys.path]
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603
         self._process = process
         level = logging.getLogger("effvit_med").getEffectiveLevel()
@@ -183,15 +188,16 @@ def describe_exit(code: int) -> str:
 
 
 def _shorten(trace: str) -> str:
-    """File names without folders, of the first thread that faulthandler names: the one that died."""
-    lines: list[str] = []
-    for line in trace.splitlines():
-        if line.startswith("Thread ") and lines:
+    """Of what faulthandler wrote, the kind of fault and the stack of the thread that had it, without folders."""
+    head, found, stack = trace.partition("Current thread")
+    lines = head.strip().splitlines()[:1]
+    for line in stack.splitlines()[1:] if found else ():
+        before, quote, rest = line.partition('"')
+        if not quote:
             break
-        head, quote, rest = line.partition('"')
-        path, _, tail = rest.partition('"')
-        lines.append(f"{Path(path).name}{tail}".strip() if quote else head.strip())
-    return "\n".join(line for line in lines if line)[:2000]
+        path, _, after = rest.partition('"')
+        lines.append(f"{before.strip()} {Path(path).name}{after}")
+    return "\n".join(lines)[:2000]
 
 
 def _pipe(stream: Any) -> BinaryIO:

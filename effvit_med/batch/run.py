@@ -105,7 +105,7 @@ def run_batch(
     try:
         run.do(cancelled, make_pipeline)
     except NoImagesError as error:
-        return BatchSummary(NOTHING_TO_DO, {}, None, message=str(error))
+        return _nothing_to_do(source, error)
     except (KeyboardInterrupt, CancelledError):
         return run.finish(INTERRUPTED, "Stopped by the user; what is finished stays. Run the same command to go on.")
     except TemporaryError as error:
@@ -148,7 +148,7 @@ def list_cases(
     try:
         return run.look(cancelled)
     except NoImagesError as error:
-        return BatchSummary(NOTHING_TO_DO, {}, None, message=str(error))
+        return _nothing_to_do(source, error)
 
 
 class _Run:
@@ -296,7 +296,7 @@ class _Run:
         """The last word on a case: from here on it is finished."""
         name = result.case_id
         if result.status != "segmented" and not self._source.exists():
-            raise TemporaryError(f"The input {self._source.name} is gone; is its disk still there?")
+            raise TemporaryError("The input is gone; is its disk still there? Run the same command again when it is.")
         job = self._jobs[name]
         run = {**self._about, "started": self._started[name], "peak_mb": pipeline.peak_mb}
         row = describe_result(job, result, self._model, self._output, run)
@@ -334,6 +334,12 @@ def _folders(found: Found) -> set[Path]:
 
 def _first(case: Any) -> Path:
     return case.files[0] if hasattr(case, "files") else case.path
+
+
+def _nothing_to_do(source: Path, error: NoImagesError) -> BatchSummary:
+    """Without the names that the message may quote."""
+    counts = str(error).partition(f"{source}: ")[2].partition(" (")[0]
+    return BatchSummary(NOTHING_TO_DO, {}, None, message=f"There is no image in the input: {counts or 'no files'}.")
 
 
 def _choose_exit_code(cases: tuple[CaseOutcome, ...]) -> int:

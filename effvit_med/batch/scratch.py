@@ -36,10 +36,11 @@ def open_scratch(parent: Path | None = None) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     except OSError as error:
         raise OutputError(f"The folder {place} for temporary files cannot be used: {error.strerror}.") from error
-    lock = FileLock(folder / _LOCK, thread_local=False)
     try:
-        with lock:
+        with FileLock(folder / _LOCK, thread_local=False):
             yield folder
+    except NotImplementedError as error:
+        raise OutputError(f"The folder {place} for temporary files knows no locks. Set TMPDIR to another.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

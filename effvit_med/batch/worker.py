@@ -97,7 +97,7 @@ class _Worker:
                 value = None
             answer = Answer("ok", value)
         except Exception as error:  # noqa: BLE001 - judged
-            answer = judge(error)
+            answer = judge(error, keep_ids=keep_ids)
         gc.collect()
         taken = (time.perf_counter() - wall, time.process_time() - cpu)
         return Answer(
@@ -119,11 +119,12 @@ class _Worker:
             send(self._answers, message)
 
 
-def judge(error: Exception) -> Answer:
+def judge(error: Exception, *, keep_ids: bool = True) -> Answer:
     """What an error means for its case and for the others.
 
     Args:
         error: what a stage raised.
+        keep_ids: whether the text of an error that is not ours is told: it may quote values of a file.
     """
     trace = shorten_trace(error)
     name = type(error).__name__
@@ -138,7 +139,8 @@ def judge(error: Exception) -> Answer:
         return Answer("failed", code="NOT_ENOUGH_MEMORY", message=message, trace=trace)
     if any(words in str(error) for words in _DEVICE_LOST):
         return Answer("device", code="DEVICE_ERROR", message=f"{name}: {error}".splitlines()[0], trace=trace)
-    message = f"{name}: {error}. This is a fault of effvit-med; report it with the trace in the state file."
+    text = f"{name}: {error}." if keep_ids else f"{name}; its text may quote the file, and --keep-ids shows it."
+    message = f"{text} This is a fault of effvit-med; report it with the trace in the state file."
     return Answer("failed", code="CRASHED", message=message, trace=trace)
 
 

@@ -38,6 +38,7 @@ class Threshold:
         }
 
     def __call__(self, task: Task, scan: Scan, *, progress: Callable[[str, int, int], None]) -> Segmentation:
+        """Misbehave or segment."""
         progress("network", 0, 1)
         misbehave(int(scan.volume.array[0, 0, 0]), task)
         count(task.case_id)
@@ -45,6 +46,7 @@ class Threshold:
         return segment_stage(task, scan, self)  # type: ignore[arg-type]
 
     def segment(self, volume: Volume, progress: Any, cancelled: Any) -> Segmentation:
+        """As a Segmenter does."""
         labels = (volume.array > 100).astype(np.uint8)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         made = Provenance("threshold", "1", "0" * 64, {}, {"effvit-med": "0"}, "cpu", started, source=volume.source)

@@ -45,6 +45,15 @@ def test_what_an_error_means(error: Exception, verdict: str, code: str) -> None:
     assert (answer.verdict, answer.code) == (verdict, code)
 
 
+def test_the_text_of_a_foreign_error_is_told_only_when_asked_for() -> None:
+    """It may quote a header; the kind of error and the place remain."""
+    error = ValueError("could not convert string to float: 'DOE^JANE'")
+    assert "DOE" in judge(error, keep_ids=True).message
+    hidden = judge(error, keep_ids=False).message
+    assert "DOE" not in hidden
+    assert "ValueError" in hidden
+
+
 def test_a_trace_has_no_folders() -> None:
     """Folders may hold names."""
     try:
