@@ -92,6 +92,9 @@ def run_case(order: CaseOrder, attempt: int) -> Answer:
     """
     if order.is_stopped():
         return Answer("stop", code="STOPPED")
+    before = order.answer()
+    if before is not None and before.verdict != "device":
+        return before  # dask has lost the result on its way, and asks again
     try:
         order.mark_begun(attempt)
     except OSError as error:

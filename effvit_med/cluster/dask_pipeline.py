@@ -18,7 +18,7 @@ from effvit_med.batch.messages import Answer
 from effvit_med.batch.scratch import open_scratch
 from effvit_med.cluster.case_order import MARK, CaseOrder, Requirements, describe_model, run_case
 from effvit_med.cluster.extras import require
-from effvit_med.cluster.window import Outcome, Questions, Window, WindowRules
+from effvit_med.cluster.window import Outcome, Questions, Window, WindowRules, list_workers
 from effvit_med.engine.concealment import conceal_case
 from effvit_med.engine.results import make_folder
 from effvit_med.engine.stages import CaseResult, Task
@@ -178,7 +178,7 @@ class DaskPipeline:
     def _check_first_workers(self) -> None:
         """Wait for a worker, and hold each that is there against the folders."""
         end = time.monotonic() + FIRST_WORKER_TIMEOUT_S
-        while not (found := list(self._client.scheduler_info(n_workers=-1)["workers"])):
+        while not (found := list_workers(self._client)):
             if time.monotonic() > end:
                 text = (
                     f"The dask scheduler at {self._address} has no workers. Start some, and run the same command again."

@@ -82,25 +82,17 @@ class Questions(Generic[Payload, Result]):
 
 
 @dataclass(frozen=True)
-class _Worker:
-    """A worker process: one that is restarted has another identity, even at the same address."""
-
-    address: str
-    identity: str
-
-
-@dataclass(frozen=True)
 class _Try(Generic[Payload]):
     payload: Payload
     lost: int = 0
     false_starts: int = 0
-    avoid: frozenset[_Worker] = field(default_factory=frozenset)
+    avoid: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True)
 class _Flight(Generic[Payload]):
     attempt: _Try[Payload]
-    worker: _Worker
+    worker: str
     future: Any
 
 
@@ -129,8 +121,8 @@ class Window(Generic[Payload, Result]):
         self._flights: dict[str, _Flight[Payload]] = {}
         self._again: deque[_Try[Payload]] = deque()
         self._checks: dict[str, _Flight[None]] = {}
-        self._judged: dict[_Worker, bool] = {}
-        self._workers: tuple[_Worker, ...] = ()
+        self._judged: dict[str, bool] = {}
+        self._workers: tuple[str, ...] = ()
 
     def run(self, payloads: Iterable[Payload]) -> Iterator[Outcome[Payload, Result]]:
         """Send all payloads, and yield what comes of each as it does.
@@ -169,16 +161,15 @@ class Window(Generic[Payload, Result]):
     def _look(self) -> None:
         """Who is there now, and fit for work."""
         try:
-            found = self._client.scheduler_info(n_workers=-1)["workers"]
+            found = list_workers(self._client)
         except (OSError, TimeoutError, RuntimeError, KeyError) as error:
             raise _scheduler_gone(self._client) from error
         if self._client.status != "running":
             raise _scheduler_gone(self._client)
-        there = [_Worker(address, str(about.get("id"))) for address, about in found.items()]
-        for worker in set(self._workers) - set(there):
-            log.warning("the worker at %s is gone", worker.address)
-        self._workers = tuple(there)
-        for worker in there:
+        for worker in set(self._workers) - set(found):
+            log.warning("the worker at %s is gone", worker)
+        self._workers = found
+        for worker in found:
             if worker not in self._judged:
                 self._judged[worker] = self._ask.check is None
                 if self._ask.check is not None:
@@ -194,7 +185,7 @@ class Window(Generic[Payload, Result]):
             fault = f"cannot be asked: {type(error).__name__}: {error}"
         self._judged[worker] = not fault
         if fault and worker in self._workers:
-            log.warning("the worker at %s is left out: it %s", worker.address, fault)
+            log.warning("the worker at %s is left out: it %s", worker, fault)
 
     def _send(self, source: Iterator[Payload], more: bool) -> bool:
         """Give each free worker something to do; False once the source is at its end."""
@@ -212,7 +203,7 @@ class Window(Generic[Payload, Result]):
                 self._submit(attempt, worker)
         return more
 
-    def _next_again(self, worker: _Worker) -> _Try[Payload] | None:
+    def _next_again(self, worker: str) -> _Try[Payload] | None:
         """A payload that lost its worker and may go to this one."""
         for attempt in self._again:
             others = [other for other in self._workers if self._judged[other] and other not in attempt.avoid]
@@ -221,17 +212,17 @@ class Window(Generic[Payload, Result]):
                 return attempt
         return None
 
-    def _submit(self, attempt: _Try[Payload], worker: _Worker) -> None:
+    def _submit(self, attempt: _Try[Payload], worker: str) -> None:
         future = self._send_to(worker, self._function, attempt.payload, attempt.lost)
         self._flights[future.key] = _Flight(attempt, worker, future)
 
-    def _send_to(self, worker: _Worker, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _send_to(self, worker: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have a function called on one worker and no other; its future arrives among what has landed."""
         future = self._client.submit(
             function,
             *arguments,
             key=f"effvit-med-{uuid.uuid4().hex}",  # keys are shown on dashboards: no names in them
-            workers=[worker.address],
+            workers=[worker],
             allow_other_workers=False,
             retries=0,
             pure=False,
@@ -261,7 +252,7 @@ class Window(Generic[Payload, Result]):
         if future.status == "error":
             error = future.exception(timeout=GATHER_TIMEOUT_S)
             if not isinstance(error, KilledWorker):
-                yield Outcome(attempt.payload, None, error, attempt.lost, flight.worker.address)
+                yield Outcome(attempt.payload, None, error, attempt.lost, flight.worker)
                 return
         elif future.status == "finished":
             try:
@@ -269,7 +260,7 @@ class Window(Generic[Payload, Result]):
             except (OSError, TimeoutError) as error:  # the worker died between its last word and ours
                 log.debug("result lost: %s", error)
             else:
-                yield Outcome(attempt.payload, result, None, attempt.lost, flight.worker.address)
+                yield Outcome(attempt.payload, result, None, attempt.lost, flight.worker)
                 return
         yield from self._lose(flight)
 
@@ -289,7 +280,7 @@ class Window(Generic[Payload, Result]):
         self._client.cancel([flight.future], force=True)
         result = self._ask.recover(attempt.payload)
         if result is not None:
-            yield Outcome(attempt.payload, result, None, attempt.lost, flight.worker.address)
+            yield Outcome(attempt.payload, result, None, attempt.lost, flight.worker)
             return
         if self._ask.begun(attempt.payload, attempt.lost):
             attempt = replace(attempt, lost=attempt.lost + 1)
@@ -297,7 +288,7 @@ class Window(Generic[Payload, Result]):
             attempt = replace(attempt, false_starts=attempt.false_starts + 1)
         attempt = replace(attempt, avoid=attempt.avoid | {flight.worker})
         if attempt.lost >= self._rules.attempts or attempt.false_starts > self._rules.false_starts:
-            yield Outcome(attempt.payload, None, None, attempt.lost, flight.worker.address)
+            yield Outcome(attempt.payload, None, None, attempt.lost, flight.worker)
         else:
             self._again.append(attempt)
 
@@ -315,6 +306,19 @@ class Window(Generic[Payload, Result]):
         self._checks.clear()
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
+
+
+def list_workers(client: Any) -> tuple[str, ...]:
+    """The addresses of all workers that a scheduler has now.
+
+    Args:
+        client: a connected ``distributed.Client``. What its own ``scheduler_info`` gives may be without workers, if the
+            client refreshes its cache at that moment.
+
+    Raises:
+        OSError: if the scheduler does not answer.
+    """
+    return tuple(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
 
 def _scheduler_gone(client: Any) -> TemporaryError:

@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+from effvit_med.cluster.window import list_workers
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 START_TIMEOUT_S = 60.0
@@ -46,7 +48,7 @@ def _dask_connection(dask_cluster: Any) -> Iterator[Any]:
 @pytest.fixture(name="dask_client")
 def _dask_client(dask_connection: Any) -> Any:
     """A client of a cluster whose two workers are both there, whatever an earlier test did to them."""
-    wait_until(lambda: len(dask_connection.scheduler_info(n_workers=-1)["workers"]) == 2)
+    wait_until(lambda: len(list_workers(dask_connection)) == 2)
     return dask_connection
 
 

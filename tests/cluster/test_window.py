@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from effvit_med.cluster.window import Outcome, Questions, Window, WindowRules
+from effvit_med.cluster.window import Outcome, Questions, Window, WindowRules, list_workers
 from effvit_med.errors import CancelledError, TemporaryError
 from tests.cluster.chores import Chore, OnlyAt, do_chore, was_begun
 
@@ -96,7 +96,7 @@ def test_a_finished_case_whose_result_was_lost_is_not_done_again(dask_client: An
 
 def test_an_unfit_worker_gets_nothing(dask_client: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A worker that finds a fault with itself is left out and named, and the other one does it all."""
-    first = min(dask_client.scheduler_info(n_workers=-1)["workers"])
+    first = min(list_workers(dask_client))
     window = Window(dask_client, do_chore, RULES, Questions(check=OnlyAt(first)))
     outcomes = list(window.run(Chore(f"chore-{number}", tmp_path) for number in range(4)))
     assert {outcome.worker for outcome in outcomes} == {first}
