@@ -131,7 +131,7 @@ def measure(way: str, run: Run, folder: Path, few: int, many: int) -> Cost:
         if code != 0:
             raise EffvitError(f"{way} ended with exit code {code}.")
     case_s = (seconds[1] - seconds[0]) / (many - few)
-    return Cost(way, *seconds, case_s, seconds[0] - few * case_s)
+    return Cost(way, seconds[0], seconds[1], case_s, seconds[0] - few * case_s)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shard", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.task:
-        sys.exit(run_here(*chosen.task, Shard.from_text(chosen.shard)))
+        sys.exit(run_here(chosen.task[0], chosen.task[1], Shard.from_text(chosen.shard)))
     circumstances = describe_circumstances("benchmarks.cluster", arguments)
     costs: list[Cost] = []
     left_out: list[str] = []
