@@ -13,7 +13,7 @@ from effvit_med.batch.journal import FINISHED, Journal
 from effvit_med.batch.options import DONE, FAULTY, INTERRUPTED, NOTHING_TO_DO, SOME_FAILED, TEMPORARY
 from effvit_med.cluster.shard_states import OVER, ShardState, read_states, read_submission, slurm_folder
 from effvit_med.cluster.slurm_queue import ask_queue
-from effvit_med.errors import EffvitError, InputError, TemporaryError
+from effvit_med.errors import EffvitError, InputError
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def report_status(output: Path) -> ArrayStatus:
     if submission.executor == "slurm":
         try:
             queued = ask_queue(submission.job)
-        except (TemporaryError, EffvitError) as error:
+        except EffvitError as error:
             why = str(error)
     journal = Journal(output)
     states = list(journal.states()) if (output / "journal" / "jobs").is_dir() else []
