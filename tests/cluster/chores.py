@@ -42,6 +42,7 @@ def do_chore(chore: Chore, attempt: int) -> str:
     """Do it; on a worker."""
     chore.note(f"begun-{attempt}-{os.getpid()}")
     if attempt < chore.deaths:
+        time.sleep(1.5)  # a nanny gives up, and starts no other, if its worker dies before it has reported to it
         os.kill(os.getpid(), signal.SIGKILL)
     if chore.raises:
         raise ValueError(chore.name)
