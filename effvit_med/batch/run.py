@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 OnEvent = Callable[[BatchEvent], None]
 
+MakePipeline = Callable[[BatchOptions, OnEvent], Any]
+"""Gives what has the methods and attributes of a `Pipeline`."""
+
 
 @dataclass(frozen=True)
 class CaseOutcome:
@@ -71,6 +74,7 @@ def run_batch(
     *,
     on_event: OnEvent | None = None,
     cancelled: Callable[[], bool] | None = None,
+    make_pipeline: MakePipeline = Pipeline,
 ) -> BatchSummary:
     """Segment every case of an input that is not done yet.
 
@@ -83,6 +87,7 @@ def run_batch(
         options: how.
         on_event: told what happens.
         cancelled: asked twice a second; True stops the run.
+        make_pipeline: what does the cases; the processes of this machine unless something else is named.
 
     Returns:
         What became of it, also where it had to stop early.
@@ -98,7 +103,7 @@ def run_batch(
     make_folder(output)
     run = _Run(source, output.resolve(), options, on_event or (lambda _: None))
     try:
-        run.do(cancelled)
+        run.do(cancelled, make_pipeline)
     except NoImagesError as error:
         return _nothing_to_do(source, error)
     except (KeyboardInterrupt, CancelledError):
@@ -160,11 +165,11 @@ class _Run:
         self._outcomes: dict[str, CaseOutcome] = {}
         self._set_aside = 0
 
-    def do(self, cancelled: Callable[[], bool] | None) -> None:
+    def do(self, cancelled: Callable[[], bool] | None, make_pipeline: MakePipeline) -> None:
         """Search, plan and work."""
         self._journal.open()
         self._journal.remove_leftovers()
-        with Pipeline(self._options, self._tell) as pipeline, self._search(pipeline, cancelled) as found:
+        with make_pipeline(self._options, self._tell) as pipeline, self._search(pipeline, cancelled) as found:
             self._account(found)
             pipeline.run(self._unfinished(), lambda result: self._record(result, pipeline), cancelled=cancelled)
 

@@ -14,6 +14,7 @@ from effvit_med.cli import (  # noqa: F401  a command is there once its module i
     archiving,
     batching,
     catalogue,
+    clustering,
     deploying,
     inspecting,
     reporting,

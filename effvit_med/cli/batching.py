@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,9 @@ class BatchCommand(ListOptions):
     help="seconds for which files must not have changed: one that is still being copied is waited for",
 )
 @click.option("--shard", metavar="I/N", help="do only the I-th of N shares of INPUT; they may run at the same time")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="let the workers of a dask.distributed cluster do the cases: tcp://host:port"
+)
 @click.option("--keep-ids", is_flag=True, help="keep names of files and UIDs in logs, records and manifests")
 @click.option(
     "--require-deidentified", is_flag=True, help="refuse DICOM series that do not say Patient Identity Removed: YES"
@@ -97,10 +101,14 @@ def _run(source: Path, output: Path, options: dict[str, Any], quiet: bool) -> in
     if options.pop("collect_only"):
         click.echo(json.dumps({"manifest": str(collect_manifest(output)), "notice": NOTICE}))
         return 0
-    dry_run = options.pop("dry_run")
+    dry_run, scheduler = options.pop("dry_run"), options.pop("scheduler")
     chosen = make_batch_options(options)
     with BatchProgress(hidden=quiet) as progress:
-        do = list_cases if dry_run else run_batch
+        do: Any = list_cases if dry_run else run_batch
+        if scheduler and not dry_run:
+            from effvit_med.cluster import run_on_scheduler
+
+            do = partial(run_on_scheduler, scheduler)
         summary = do(source, output, chosen, on_event=progress.show, cancelled=_is_stopped)
     if not quiet:
         click.echo(_to_text(summary, dry_run=dry_run), err=True)
