@@ -160,7 +160,7 @@ def test_case_14_unsigned_above_32767(tmp_path: Path) -> None:
     """Unsigned values above 32767 do not become negative."""
 
     def values(index: int) -> Plane:
-        return np.clip(true_plane(index) * 17 + 20000, 0, 65535)
+        return np.clip(true_plane(index) * 30 + 20000, 0, 65535)
 
     def edit(index: int, dataset: Dataset) -> None:
         store(dataset, values(index), np.uint16)
