@@ -113,6 +113,9 @@ def run(setup: Setup, limit_s: float, seeds: int) -> Tried:
         setup: what the children are told.
         limit_s: wall time.
         seeds: how many files the corpus began with.
+
+    Raises:
+        RuntimeError: if the process dies while it tries nothing, so that it would not work again either.
     """
     home, start = Path(setup.home), time.monotonic()
     counters = open_counters(home)
@@ -132,6 +135,8 @@ def run(setup: Setup, limit_s: float, seeds: int) -> Tried:
             break
         if counters[STARTED]:
             _judge_death(setup, ended, child.returncode)
+        elif child.returncode:
+            raise RuntimeError((home / "log").read_text(encoding="utf-8", errors="replace")[-2000:])
     table = _table(counters)
     lines = Path(setup.offenders, "offenders.jsonl")
     offenders = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []

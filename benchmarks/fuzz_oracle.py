@@ -133,7 +133,8 @@ def _check_place(case: DicomSeries | NiftiFile, volume: Volume) -> None:
     if not np.isfinite(volume.array).all():
         raise _OffenceError("values", "the volume holds values that are not finite")
     if isinstance(case, NiftiFile):
-        _check_nifti(case.path, volume)
+        with np.errstate(all="ignore"):
+            _check_nifti(case.path, volume)
         return
     spacing = volume.geometry.spacing_mm
     tolerance = float(np.hypot(0.25 * spacing[0], 0.25 * min(spacing[1:]))) + 0.01
