@@ -30,6 +30,7 @@ from benchmarks.report import RESULTS, describe_circumstances
 
 HANG_S = 10.0
 _POLL_S = 0.2
+CHILD = ("-m", "benchmarks.fuzz_child")
 RULES = (
     "An offence is: the process dies; more than 10 s; an exception that is not one of ours, or a warning; more than "
     "2 GiB; a file that is neither read, refused nor set aside; a file outside the input; values that are not finite; "
@@ -127,9 +128,7 @@ def run(setup: Setup, limit_s: float, seeds: int) -> Tried:
         Setup(setup.home, setup.offenders, setup.seed + restarts, setup.guided, left).write(config)
         counters[STARTED] = 0
         with (home / "log").open("wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.fuzz_child", str(config)], stdout=log, stderr=log
-            )
+            child = subprocess.Popen([sys.executable, *CHILD, str(config)], stdout=log, stderr=log)
         ended = _watch(child, counters, start + limit_s)
         if ended == "time":
             break
@@ -186,7 +185,7 @@ def _try_again(setup: Setup, file: Path) -> dict[str, Any]:
     shutil.copyfile(file, copy)
     Setup(setup.home, setup.offenders, setup.seed, guided=False, limit=0).write(config)
     counters = np.array(open_counters(home))
-    command = [sys.executable, "-m", "benchmarks.fuzz_child", str(config), "--try", str(copy)]
+    command = [sys.executable, *CHILD, str(config), "--try", str(copy)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     except subprocess.TimeoutExpired:

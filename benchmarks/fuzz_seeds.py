@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,10 +124,14 @@ def make_directory(folder: Path) -> bytes:
     Args:
         folder: is made; without the DICOMDIR itself.
     """
-    files = FileSet()
-    for dataset in make_series(STACK):
-        files.add(dataset)
-    files.write(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # a FileSet leaves its temporary folder to the collector
+        files = FileSet()
+        for dataset in make_series(STACK):
+            files.add(dataset)
+        files.write(folder)
+        del files
+        gc.collect()
     content = (folder / "DICOMDIR").read_bytes()
     (folder / "DICOMDIR").unlink()
     return content

@@ -27,7 +27,7 @@ from tests.acceptance.judging import (
     read_with_dcmqi,
     run_program,
 )
-from tests.acceptance.series import Stack, label_at, save_stack, store, value_at
+from tests.acceptance.series import Ids, Stack, label_at, save_stack, store, value_at
 from tests.acceptance.test_geometry import read_one
 from tests.acceptance.test_geometry_outputs import Written, write_seg
 from tests.acceptance.threshold import threshold, write_threshold_bundle
@@ -146,7 +146,7 @@ def _segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
     return Segmenter(open_model(bundle), Settings(device="cpu"))
 
 
-def _save_without(folder: Path, gone: Callable[[np.ndarray], np.ndarray]) -> Path:
+def save_without(folder: Path, gone: Callable[[np.ndarray], np.ndarray], ids: Ids | None = None) -> Path:
     """A stack with the background's value where a structure is left out."""
 
     def edit(index: int, dataset: Dataset) -> None:
@@ -155,7 +155,7 @@ def _save_without(folder: Path, gone: Callable[[np.ndarray], np.ndarray]) -> Pat
         plain = value_at(world) - np.where(labels == 1, 1500, 0) + np.where(labels == 2, 1500, 0)
         store(dataset, np.rint(np.where(gone(labels), plain, value_at(world))), np.int16)
 
-    return save_stack(folder, STACK, edit=edit)
+    return save_stack(folder, STACK, ids, edit)
 
 
 ALL: tuple[Any, ...] = ("dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr")
@@ -164,7 +164,7 @@ ALL: tuple[Any, ...] = ("dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr")
 @pytest.mark.parametrize("kind", ["binary", "labelmap"])
 def test_case_26_an_empty_result(kind: Any, segmenter: Segmenter, tmp_path: Path) -> None:
     """Nothing found: every kind of file is there and valid, readers find no voxel, and the record says so."""
-    _save_without(tmp_path / "in", lambda labels: labels > 0)
+    save_without(tmp_path / "in", lambda labels: labels > 0)
     job = Job(output_types=ALL, seg=SegOptions(segmentation_type=kind))
     (case,) = segment_input(tmp_path / "in", tmp_path / "out", segmenter, job).cases
     assert case.status == "segmented"
@@ -184,7 +184,7 @@ def test_case_26_an_empty_result(kind: Any, segmenter: Segmenter, tmp_path: Path
 @pytest.mark.parametrize("kind", ["binary", "labelmap"])
 def test_case_26_an_absent_structure(kind: Any, segmenter: Segmenter, tmp_path: Path) -> None:
     """Without a liver the kidney keeps its name, colour and voxels, and the table says that the liver was not found."""
-    _save_without(tmp_path / "in", lambda labels: labels == 1)
+    save_without(tmp_path / "in", lambda labels: labels == 1)
     job = Job(output_types=ALL, seg=SegOptions(segmentation_type=kind))
     (case,) = segment_input(tmp_path / "in", tmp_path / "out", segmenter, job).cases
     seg = pydicom.dcmread(case.outputs["dicom-seg"])
@@ -226,7 +226,7 @@ def test_case_26_three_hundred_labels(kind: Any, tmp_path: Path) -> None:
 SECRETS = ("SECRET", "Secret", "Zoë", "19610203", "quiet garden")
 
 
-def _deidentified(index: int, dataset: Dataset) -> None:
+def edit_deidentified(index: int, dataset: Dataset) -> None:
     """What de-identified files look like: much is gone or not valid, and someone left a comment."""
     del dataset.PatientBirthDate, dataset.AccessionNumber, dataset.SliceThickness, dataset.StudyID
     del dataset.ReferringPhysicianName
@@ -238,9 +238,9 @@ def _deidentified(index: int, dataset: Dataset) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
-def test_case_27_deidentified_source(tmp_path: Path) -> None:
+def test_case_27edit_deidentified_source(tmp_path: Path) -> None:
     """Absent and invalid headers of the source are mended in the copies: SEG, report and structure set are valid."""
-    done = write_seg(tmp_path, STACK, _deidentified)
+    done = write_seg(tmp_path, STACK, edit_deidentified)
     write_rtstruct(done.segmentation, tmp_path / "out.rt.dcm")
     for path in (done.seg, _report(done, tmp_path), tmp_path / "out.rt.dcm"):
         assert errors_of(path) == 0, path.name
@@ -257,7 +257,7 @@ def test_case_27_nothing_of_the_patient_in_logs_and_names(
 ) -> None:
     """No name, id, date or comment of the patient is in a log, a file name, or a file that is not DICOM."""
     caplog.set_level(logging.DEBUG)
-    save_stack(tmp_path / "in", STACK, edit=_deidentified)
+    save_stack(tmp_path / "in", STACK, edit=edit_deidentified)
     segment_input(tmp_path / "in", tmp_path / "out", segmenter, Job(output_types=ALL))
     assert not [secret for secret in SECRETS if secret in caplog.text]
     for path in (tmp_path / "out").rglob("*"):
