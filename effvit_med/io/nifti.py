@@ -37,6 +37,9 @@ PIXDIM_TOLERANCE = 0.01
 SHEAR_TOLERANCE_DEGREES = 0.01
 """A qform cannot hold shear; beyond this angle only the sform is written."""
 
+_SPACE_UNITS = 0b111  # of xyzt_units; the other bits are of time
+_MM_OF_UNIT = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # 2 is mm, 0 is not said: mm, as all programs take it
+
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _LABEL_INTENT = "label"
 _NO_MODALITY = Finding("NO_MODALITY", "A NIfTI file does not say of which modality it is.")
@@ -307,6 +310,12 @@ def _refine(header: Any, path: Path) -> tuple[Geometry, list[Finding]]:
         raise RefusedError("TOO_LARGE", message, "Crop or resample the volume.")
     with np.errstate(all="ignore"):  # values that are not numbers are found below
         affine, findings = _choose_affine(header, shape, path)
+        unit = int(header["xyzt_units"]) & _SPACE_UNITS
+    if unit in _MM_OF_UNIT:
+        name, mm = _MM_OF_UNIT[unit]
+        affine[:3] *= mm
+        message = f"{path.name}: the header gives lengths in {name}; they were taken as {mm:g} mm each."
+        findings.append(Finding("UNITS", message))
     try:
         return Geometry(_RAS_TO_LPS @ affine, shape, slice_axis=2), findings
     except GeometryError as error:

@@ -73,7 +73,9 @@ class PlaneStack:
             before, self._store = self._store, make_store(self._shape, self._kind, self._limit_bytes)
             for each in range(self.count):
                 self._store.put(each, before.get(each))
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: see `replace_non_finite`
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what float32 cannot hold becomes infinite: see `replace_non_finite`
             self._store.put(index, plane)
 
     def plane(self, index: int) -> npt.NDArray[Any]:
@@ -120,7 +122,8 @@ def rescale(raw: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArra
         kind = np.int32 if small else np.int64
         scaled = raw.astype(kind) if slope == 1 else np.multiply(raw, int(slope), dtype=kind)
         return np.asarray(np.add(scaled, int(intercept), dtype=kind))
-    return np.asarray(raw.astype(np.float64) * slope + intercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite then is found by `replace_non_finite`
+        return np.asarray(raw.astype(np.float64) * slope + intercept)
 
 
 def replace_non_finite(stack: PlaneStack) -> tuple[Finding, ...]:

@@ -26,6 +26,9 @@ FloatArray = npt.NDArray[np.float64]
 SHEAR_TOLERANCE_DEGREES = 0.2
 """Below this angle a grid counts as right-angled: over 400 mm the error stays under 1.4 mm times its cosine."""
 
+FARTHEST_MM = 1e9
+"""Steps and positions beyond are damage: a thousand kilometres."""
+
 _LETTERS = (("R", "L"), ("A", "P"), ("I", "S"))  # towards minus and plus x, y, z of LPS
 
 
@@ -70,6 +73,10 @@ class Geometry:
             raise GeometryError(f"The affine has shape {affine.shape}; give a 4 by 4 matrix from index to LPS mm.")
         if not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
             raise GeometryError(f"The affine {affine.tolist()} is not finite with a last row of 0 0 0 1.")
+        if np.abs(affine).max() > FARTHEST_MM:
+            raise GeometryError(
+                f"The affine {affine.tolist()} has values above {FARTHEST_MM:g} mm; no scan is so large."
+            )
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         if (lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6:
             raise GeometryError(f"The affine {affine.tolist()} has axes that are zero or lie in one plane.")

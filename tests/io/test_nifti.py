@@ -176,6 +176,23 @@ def test_no_usable_form_is_refused(tmp_path: Path) -> None:
         check_nifti(path)
 
 
+@pytest.mark.parametrize(("code", "factor"), [(1, 1e3), (3, 1e-3), (2, 1.0), (0, 1.0)])
+def test_lengths_in_other_units_become_millimetres(tmp_path: Path, code: int, factor: float) -> None:
+    """A header in metres or micrometres is converted with a finding; millimetres, or no word of it, stay."""
+    volume = read_nifti(_patch(_save(tmp_path / "a.nii"), "xyzt_units", code))
+    np.testing.assert_allclose(volume.geometry.spacing_mm, np.array([0.7, 0.9, 3.0]) * factor, rtol=1e-6)
+    np.testing.assert_allclose(volume.geometry.affine[:3, 3] * LPS, AFFINE[:3, 3] * factor, rtol=1e-6)
+    assert ("UNITS" in _codes(volume)) == (factor != 1)
+
+
+def test_places_beyond_the_earth_are_refused(tmp_path: Path) -> None:
+    """Positions of 1e30 mm, as damage makes them, are refused in words and without an overflow."""
+    affine = AFFINE.copy()
+    affine[0, 3] = 1e30
+    with pytest.raises(RefusedError, match="BAD_GEOMETRY"):
+        read_nifti(_save(tmp_path / "a.nii", affine=affine))
+
+
 def test_no_form_at_all_is_a_finding(tmp_path: Path) -> None:
     """Without sform and qform the voxel sizes are kept and the guess at left and right is reported."""
     path = _patch(_patch(_save(tmp_path / "a.nii"), "sform_code", 0), "qform_code", 0)
