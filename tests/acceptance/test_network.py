@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 ELSEWHERE = {
     23: ("tests/io/test_settling.py", ()),
-    25: ("tests/benchmarks/test_dicom_seg.py", ()),
+    25: ("tests/benchmarks/test_dicom_outputs.py", ()),
     28: (
         "tests/pacs/inside/test_loop.py",
         (
