@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -55,14 +56,15 @@ class Multiframe:
         plain = Dataset()
         for element in self.header:
             if element.keyword not in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-                plain.add(element)
+                plain.add(copy.copy(element))  # what is set in one frame shall not be set in all
         plain.NumberOfFrames = 1
         shared = self.header.get("SharedFunctionalGroupsSequence") or []
         own = groups[number - 1 : number]
         for sequence, names in _OF_THE_FRAME.items():
             for group in (*shared, *own):  # the frame's own comes last and wins
                 for item in group.get(sequence) or []:
-                    plain.update({name: item[name] for name in names if name in item})
+                    for name in set(names) & {element.keyword for element in item}:
+                        plain.add(copy.copy(item[name]))
         return plain
 
 
