@@ -67,6 +67,7 @@ bench: bench-networks bench-engine ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.super_resolution
 	@$(BIN)/python -m benchmarks.accuracy
 	@$(BIN)/python -m benchmarks.dicom_seg
+	@$(BIN)/python -m benchmarks.dicom_outputs
 
 wheel: $(STAMP)
 	@$(BIN)/python -m build --wheel

@@ -187,8 +187,8 @@ def to_markdown(results: Sequence[dict[str, Any]], shape: tuple[int, int, int], 
         f"# Writing {' x '.join(map(str, shape))} voxels",
         "",
         (
-            f"Median of {repeats} by processor time; SEG and RTSTRUCT with their check after writing. Targets: labelmap "
-            f"{TARGETS_S['labelmap']:.0f} s, binary {TARGETS_S['binary']:.0f} s of processor, each below "
+            f"Median of {repeats} by processor time; SEG and RTSTRUCT with their check after writing. Targets: "
+            f"labelmap {TARGETS_S['labelmap']:.0f} s, binary {TARGETS_S['binary']:.0f} s of processor, each below "
             f"{TARGET_MB:.0f} MiB of extra memory. **{verdict}** Wall time is longer where other programs are at work."
         ),
         "",
