@@ -61,6 +61,22 @@ def test_options_are_those_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "kind", "strip"),
+    [("INPUT", "binary", True), ("INPUT --seg-type auto --keep-free-text", "auto", False)],
+)
+def test_kinds_of_seg_and_free_text_reach_the_writers(words: str, kind: str, strip: bool) -> None:
+    """The options for DICOM results are those of the writers, and free text stays behind by default."""
+    from effvit_med.cli import segment
+    from effvit_med.cli.running import SEG_TYPES as CHOICES
+    from effvit_med.cli.running import make_job
+    from effvit_med.io.dicom_seg import SEG_TYPES
+
+    job = make_job(segment.make_context("segment", [*words.split(), "-o", "out"]).params)
+    assert CHOICES == SEG_TYPES
+    assert (job.seg.segmentation_type, job.seg.strip_free_text) == (kind, strip)
+
+
+@pytest.mark.parametrize(
     ("words", "wanted"),
     [
         ("--output-type dicom-seg nifti INPUT", ("dicom-seg", "nifti")),
