@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -78,9 +77,13 @@ def read_multiframe(path: Path, sha256: str) -> Multiframe:
     Raises:
         InputError: if the file is gone, has changed or its header cannot be read.
     """
-    content = read_again(path, sha256)
     try:
-        header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, force=True)
+        with path.open("rb") as file:
+            check_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), sha256)
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    except OSError as error:
+        raise InputError(_explain_loss(path, error)) from error
     except (InvalidDicomError, EOFError, KeyError, TypeError, ValueError, NotImplementedError) as error:
         raise InputError(f"The source {path.name} has a header that cannot be read: {error}.") from error
     return Multiframe(path.name, header)
@@ -99,10 +102,28 @@ def read_again(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"The source {path.name} cannot be read again: {error.strerror or error}. A DICOM result needs the headers "
-            "of its source; put the file back."
-        ) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise InputError(f"The source {path.name} has changed since it was segmented; segment it again.")
+        raise InputError(_explain_loss(path, error)) from error
+    check_digest(path, hashlib.sha256(content).hexdigest(), sha256)
     return content
+
+
+def check_digest(path: Path, found: str, wanted: str) -> None:
+    """Make sure that a source file is what was segmented.
+
+    Args:
+        path: the file.
+        found: hex digest of its bytes.
+        wanted: hex digest of the bytes that were segmented.
+
+    Raises:
+        InputError: if they differ.
+    """
+    if found != wanted:
+        raise InputError(f"The source {path.name} has changed since it was segmented; segment it again.")
+
+
+def _explain_loss(path: Path, error: OSError) -> str:
+    return (
+        f"The source {path.name} cannot be read again: {error.strerror or error}. A DICOM result needs the headers of "
+        "its source; put the file back."
+    )

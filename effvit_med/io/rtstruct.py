@@ -87,7 +87,11 @@ def write_rtstruct(
     check_slices(headers, segmentation.geometry)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # source UIDs are kept even where they break rules
-        dataset = _build(segmentation, headers, series_number, str(strip_free_text))
+        try:
+            dataset = _build(segmentation, headers, series_number, str(strip_free_text))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            message = f"No structure set can be made from the headers of the source: {type(error).__name__} {error}."
+            raise OutputError(message) from error
         _add_rois(dataset, segmentation, labels, counts)
         dataset.ROIContourSequence = [
             _make_contours(label, list(_trace(label, segmentation, counts, headers))) for label in labels

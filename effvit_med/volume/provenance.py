@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from effvit_med import NOT_FOR_CLINICAL_USE
-from effvit_med.volume.volume import Finding, Source
+from effvit_med.volume.volume import Finding, Source, SourceFile
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Provenance:
         """
         source = self.source
         decisive = {
-            "inputs": [[file.sop_instance_uid, file.sha256] for file in source.files] if source else [],
+            "inputs": [_name_input(file) for file in source.files] if source else [],
             "bundle": [self.bundle, self.bundle_version, self.weights_sha256],
             "settings": dict(self.settings),
             "effvit-med": self.versions.get("effvit-med", ""),
@@ -95,6 +95,11 @@ class Provenance:
         plain["source"] = _source_to_dict(self.source) if self.source else None
         plain["identity"] = self.identity()
         return plain
+
+
+def _name_input(file: SourceFile) -> list[str | int]:
+    """What tells one input from another: two volumes of one multi-frame file differ in the frames."""
+    return [file.sop_instance_uid, file.sha256, *([file.frame] if file.frame else [])]
 
 
 def _source_to_dict(source: Source) -> dict[str, Any]:

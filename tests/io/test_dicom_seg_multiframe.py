@@ -124,3 +124,20 @@ def test_headers_of_frames_are_those_of_single_slices(tmp_path: Path, segmentati
     assert np.allclose(positions, segmentation.geometry.index_to_world([[k, 0, 0] for k in range(5)]), atol=1e-4)
     sizes = np.array([[*part.PixelSpacing, part.SliceThickness] for part in headers.slices], float)
     assert np.allclose(sizes, [0.9, 0.7, 3.0], atol=1e-6)
+
+
+def test_two_volumes_of_one_file_are_two_objects(tmp_path: Path, segmentation: Segmentation) -> None:
+    """Phases of one multi-frame file share its bytes but not identity, so their results do not replace one another."""
+    other = _renumber(segmentation, lambda number: number + 5)
+    assert other.provenance.identity() != segmentation.provenance.identity()
+
+
+def test_changed_or_lost_multiframe_file_is_named(tmp_path: Path, segmentation: Segmentation) -> None:
+    """A file that is not what was segmented, or gone, is named."""
+    path = tmp_path / "enhanced.dcm"
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    with pytest.raises(InputError, match=r"enhanced\.dcm has changed"):
+        write_rtstruct(segmentation, tmp_path / "rt.dcm")
+    path.unlink()
+    with pytest.raises(InputError, match=r"enhanced\.dcm cannot be read again"):
+        write_dicom_seg(segmentation, tmp_path / "seg.dcm")
