@@ -96,8 +96,8 @@ def write_rtstruct(
         dataset.ROIContourSequence = [
             _make_contours(label, list(_trace(label, segmentation, counts, headers))) for label in labels
         ]
-        for item in dataset.ROIContourSequence:
-            item.set_original_encoding(True, True, _CHARACTERS)
+        for part in (dataset, *dataset.ROIContourSequence):
+            part.set_original_encoding(True, True, _CHARACTERS)  # so that contours are written as they are encoded
         with atomic_path(path) as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
             del dataset
