@@ -39,7 +39,6 @@ RTSTRUCT_SERIES_NUMBER = 901
 
 _CONTOUR_DATA = Tag("ContourData")
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management: retired, but what a study is referred to by
-_CHARACTERS = "ISO_IR 192"
 
 
 def write_rtstruct(
@@ -97,7 +96,7 @@ def write_rtstruct(
             _make_contours(label, list(_trace(label, segmentation, counts, headers))) for label in labels
         ]
         for part in (dataset, *dataset.ROIContourSequence):
-            part.set_original_encoding(True, True, _CHARACTERS)  # so that contours are written as they are encoded
+            _keep_encoded(part)
         with atomic_path(path) as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
             del dataset
@@ -239,8 +238,13 @@ def _make_contour(reference: Reference, points: FloatArray) -> Dataset:
     text = "\\".join(["%.3f"] * len(numbers)) % tuple(numbers)
     content = text.encode("ascii") + b" " * (len(text) % 2)
     contour[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(content), content, 0, True, True)
-    contour.set_original_encoding(True, True, _CHARACTERS)
+    _keep_encoded(contour)
     return contour
+
+
+def _keep_encoded(part: Dataset) -> None:
+    """Let pydicom write what is encoded already as it is; else it takes every number of every contour apart."""
+    part.set_original_encoding(True, True, part._character_set)  # noqa: SLF001 - what pydicom compares it with
 
 
 def _notes(segmentation: Segmentation, present: tuple[Label, ...], labels: tuple[Label, ...]) -> list[str]:
