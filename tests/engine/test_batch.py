@@ -34,7 +34,8 @@ def test_a_series_gives_all_outputs(segmenter: Segmenter, sample_data: Path, tmp
     (case,) = result.cases
     assert result.exit_code == 0
     assert _files(tmp_path / case.case_id) == {
-        "segmentation.seg.dcm", "segmentation.nii.gz", "segmentation.labels.json", "measurements.csv",
+        "segmentation.seg.dcm", "segmentation.nii.gz", "segmentation.labels.json", "segmentation.ctbl",
+        "segmentation.itksnap.txt", "measurements.csv",
         "measurements.json", "overlay.png", "record.json",
     }  # fmt: skip
     assert all(path.is_file() for path in case.outputs.values())
