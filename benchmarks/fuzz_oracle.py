@@ -221,7 +221,9 @@ def nifti_affines(content: bytes) -> list[npt.NDArray[np.float64]]:
     qform, sform = struct.unpack_from(f"{order}2{kind}", content, codes_at)
     b, c, d, x, y, z = struct.unpack_from(f"{order}6{number}", content, quaternion_at)
     sizes = struct.unpack_from(f"{order}4{number}", content, sizes_at)
-    flip = np.diag([-1.0, -1, 1, 1])
+    (units,) = struct.unpack_from(f"{order}i", content, 500) if second else (content[123],)
+    mm = {1: 1000.0, 3: 0.001}.get(units & 7, 1.0)  # metres, micrometres
+    flip = np.diag([-mm, -mm, mm, 1])
     found = []
     if sform > 0:
         matrix = np.array(struct.unpack_from(f"{order}12{number}", content, matrix_at), np.float64).reshape(3, 4)

@@ -94,7 +94,8 @@ def find_flaw(file: BinaryIO, size: int, extent: Extent | None, dataset: pydicom
         return "UNREADABLE_PIXELS", "has no pixel data; the file may be cut off", RESEND
     syntax = find_syntax(dataset)
     if syntax.is_private or not (syntax.is_transfer_syntax and syntax.name != str(syntax)):
-        words = "is encoded in a way that is not in the standard"
+        named = f" ({syntax})" if syntax.is_valid else ""
+        words = f"is encoded in a way that this program does not know{named}"
         return "MISSING_DECODER", words, "Convert the series to an uncompressed encoding."
     elements = Elements(dataset)
     bits, stored = elements.whole("BitsAllocated") or 0, elements.whole("BitsStored") or 0

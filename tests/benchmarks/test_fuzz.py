@@ -134,6 +134,15 @@ def test_affines_are_worked_out_from_bytes(second: bool) -> None:
     assert np.allclose(qform, np.diag([1.2, -1.3, 2.5, 1]), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["nifti_int16", "nifti_two"])
+def test_units_of_a_header_are_heeded(name: str) -> None:
+    """A header in metres has places a thousand times as far."""
+    content = bytearray(make_seeds()[name])
+    millimetres = fuzz_oracle.nifti_affines(bytes(content))[0]
+    content[500 if name == "nifti_two" else 123] = 1
+    assert np.allclose(fuzz_oracle.nifti_affines(bytes(content))[0][:3], millimetres[:3] * 1000)
+
+
 def test_the_slice_that_is_changed_belongs_to_the_others(tmp_path: Path) -> None:
     """Unchanged, it makes a series of six with its neighbours."""
     from benchmarks.fuzz_seeds import STACK
