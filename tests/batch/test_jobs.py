@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
@@ -13,8 +14,10 @@ from effvit_med.batch import BatchOptions, Shard
 from effvit_med.batch.jobs import make_key, plan_jobs
 from effvit_med.engine import Job, Settings
 from effvit_med.io import DicomSeries, Found, NiftiFile, ReadOptions, RefusedCase, open_input
+from effvit_med.volume import Geometry
 from tests.io.dicom_cases import make_series, save
 
+GRID = Geometry(np.eye(4), (2, 2, 2))
 MODEL = {"bundle": "b", "bundle_version": "1", "weights_sha256": "aa"}
 
 
@@ -45,7 +48,7 @@ def test_what_changes_nothing_leaves_the_key(tmp_path: Path) -> None:
     (case,) = _find(tmp_path).cases
     other = BatchOptions(
         settings=Settings(threads=3, memory_gb=4.0),
-        job=Job(read=ReadOptions(spill_mb=1)),
+        job=Job(read=ReadOptions(spill_mb=1, settle_s=3.0)),
         shard=Shard(1, 2),
         retry=5,
         resume=False,
@@ -75,7 +78,7 @@ def test_identified_series_are_refused_when_asked(tmp_path: Path, value: str | N
 
 def test_a_nifti_file_loses_its_name(tmp_path: Path) -> None:
     """Files of one name in two folders have two names, and no name is readable."""
-    cases = tuple(NiftiFile("Doe_Jane", tmp_path / folder / "Doe_Jane.nii") for folder in ("Doe", "Roe"))
+    cases = tuple(NiftiFile("Doe_Jane", tmp_path / folder / "Doe_Jane.nii", GRID) for folder in ("Doe", "Roe"))
     plan = plan_jobs(Found(cases, (), ()), tmp_path, tmp_path, BatchOptions(), MODEL)
     names = {job.task.case_id for job in plan.jobs}
     assert len(names) == 2
@@ -85,7 +88,7 @@ def test_a_nifti_file_loses_its_name(tmp_path: Path) -> None:
 
 def test_a_nifti_file_keeps_its_name_when_asked(tmp_path: Path) -> None:
     """With keep_ids."""
-    found = Found((NiftiFile("Doe_Jane", tmp_path / "Doe_Jane.nii"),), (), ())
+    found = Found((NiftiFile("Doe_Jane", tmp_path / "Doe_Jane.nii", GRID),), (), ())
     (job,) = plan_jobs(found, tmp_path, tmp_path, BatchOptions(keep_ids=True), MODEL).jobs
     assert (job.task.case_id, job.task.input) == ("Doe_Jane", "Doe_Jane.nii")
 
@@ -94,7 +97,7 @@ def test_the_files_of_an_archive_have_names_of_their_own(tmp_path: Path) -> None
     """An archive is unpacked into numbered folders."""
     archive = tmp_path / "a.zip"
     archive.touch()
-    cases = tuple(NiftiFile("x", tmp_path / "scratch" / number / "x.nii") for number in ("000000", "000001"))
+    cases = tuple(NiftiFile("x", tmp_path / "scratch" / number / "x.nii", GRID) for number in ("000000", "000001"))
     assert len(plan_jobs(Found(cases, (), ()), archive, tmp_path, BatchOptions(), MODEL).jobs) == 2
 
 

@@ -114,7 +114,7 @@ def test_nothing_temporary_stays(mixed: _Mixed) -> None:
 
 
 def test_a_row_says_how_a_case_was_made(mixed: _Mixed) -> None:
-    """Model, device, versions, hashes in and out, geometry, times, memory, volumes, and why there is no verdict."""
+    """Model, device, versions, hashes in and out, geometry, times, memory, volumes, and the verdict."""
     row = mixed.rows[1]
     assert (row["bundle"], row["device"], len(row["weights_sha256"])) == ("threshold", "cpu", 64)
     assert (row["shape"], row["spacing_mm"]) == ([3, 8, 10], [2.0, 0.9, 0.7])
@@ -124,8 +124,9 @@ def test_a_row_says_how_a_case_was_made(mixed: _Mixed) -> None:
     assert set(row["seconds"]) == set(row["cpu_seconds"]) == {"read", "segment", "write"}
     assert row["peak_mb"]["read"] > 10
     assert row["volumes_ml"]["bright"] > 0
-    assert row["quality"] is None
-    assert row["quality_reason"]
+    assert row["quality"]["verdict"] in ("pass", "review", "fail")
+    assert [each["structure"] for each in row["quality"]["structures"]] == ["bright"]
+    assert row["quality_reason"] == ""
     assert row["started"] <= row["ended"]
 
 

@@ -280,7 +280,7 @@ def test_the_record_has_wall_and_processor_seconds_of_every_step(
     steps = json.loads(case.outputs["record"].read_text())["steps"]
     names = [step["name"] for step in steps if step["name"] != "load model"]
     assert names == [
-        "read", "prepare", "network", "stitch", "label", "check", "measure", "write dicom-seg", "write nifti",
+        "read", "prepare", "network", "stitch", "label", "check", "measure", "judge", "write dicom-seg",
         "write tables", "write overlay",
     ]  # fmt: skip
     assert all(step["cpu_seconds"] >= 0 and step["seconds"] >= 0 for step in steps)

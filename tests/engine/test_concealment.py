@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from effvit_med.engine.concealment import Concealment, conceal_case, name_parts
 from effvit_med.io import NiftiFile
+from effvit_med.volume import Geometry
 
 HIDDEN = Concealment(name_parts([Path("/arch/DOE_JANE 1970-01-31/IM 0001.dcm"), Path("/arch/b/20240131.dcm")]))
 
@@ -62,5 +64,5 @@ def test_uids_in_plain_values_are_hidden_however_short() -> None:
 
 def test_the_name_of_a_nifti_file_is_hidden() -> None:
     """With its ending and without."""
-    hidden = conceal_case(NiftiFile("x", Path("/a/Doe_Jane.nii.gz")))
+    hidden = conceal_case(NiftiFile("x", Path("/a/Doe_Jane.nii.gz"), Geometry(np.eye(4), (2, 2, 2))))
     assert "Doe" not in hidden.text("Doe_Jane.nii.gz and Doe_Jane")
