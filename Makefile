@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NNUNET := $(VENV)/nnunet
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-slow lint format train evaluate bench bench-engine bench-networks wheel sample-data docs-images clean
+.PHONY: demo test test-slow lint format train evaluate bench bench-batch bench-engine bench-networks wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -62,12 +62,20 @@ $(NNUNET)/installed: $(STAMP)
 bench-engine: $(VENV)/bench-installed $(NNUNET)/installed ## the engine beside MONAI and nnU-Net, in every runtime (half an hour)
 	@$(BIN)/python -m benchmarks.engine
 
-bench: bench-networks bench-engine ## every figure that the documentation quotes
+bench-batch: $(VENV)/bench-installed ## reading, writing, verdicts, a thousand series, a cluster, half an hour of broken files (two hours)
+	@$(BIN)/python -m benchmarks.reader
+	@$(BIN)/python -m benchmarks.dicom_series
+	@$(BIN)/python -m benchmarks.dicom_outputs
+	@$(BIN)/python -m benchmarks.quality
+	@$(BIN)/python -m benchmarks.batch
+	@$(BIN)/python -m benchmarks.cluster
+	@$(BIN)/python -m benchmarks.fuzz --minutes 30
+
+bench: bench-networks bench-engine bench-batch ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.published
 	@$(BIN)/python -m benchmarks.super_resolution
 	@$(BIN)/python -m benchmarks.accuracy
 	@$(BIN)/python -m benchmarks.dicom_seg
-	@$(BIN)/python -m benchmarks.dicom_outputs
 
 wheel: $(STAMP)
 	@$(BIN)/python -m build --wheel

@@ -281,7 +281,7 @@ def test_the_record_has_wall_and_processor_seconds_of_every_step(
     names = [step["name"] for step in steps if step["name"] != "load model"]
     assert names == [
         "read", "prepare", "network", "stitch", "label", "check", "measure", "judge", "write dicom-seg",
-        "write tables", "write overlay",
+        "write nifti", "write tables", "write overlay",
     ]  # fmt: skip
     assert all(step["cpu_seconds"] >= 0 and step["seconds"] >= 0 for step in steps)
     assert {step["name"]: step["cpu_seconds"] for step in steps} == pytest.approx(dict(case.cpu_seconds), abs=0.001)
