@@ -22,6 +22,13 @@ SPLIT_ATTRIBUTES: Mapping[str, str | int] = {
     "DiffusionGradientOrientation": "DiffusionGradientOrientation",
     "gradient direction (private 0019,100E)": 0x0019100E,
     "gradient direction (private 0065,1037)": 0x00651037,
+    "gradient (private 0019,10BB)": 0x001910BB,
+    "gradient (private 0019,10BC)": 0x001910BC,
+    "gradient (private 0019,10BD)": 0x001910BD,
+    "gradient (private 2005,10B0)": 0x200510B0,
+    "gradient (private 2005,10B1)": 0x200510B1,
+    "gradient (private 2005,10B2)": 0x200510B2,
+    "Image Index": 0x00541330,
     "EchoTime": "EchoTime",
     "EffectiveEchoTime": "EffectiveEchoTime",
     "EchoNumbers": "EchoNumbers",
@@ -84,6 +91,7 @@ class Header:
         flaw: why the pixels cannot be read, as far as the header and lengths tell; None if they seem whole.
         notes: codes of what the user should know of the values: ``MONOCHROME1``, ``ZERO_SLOPE``.
         identity_removed: whether Patient Identity Removed (0012,0062) is YES.
+        grid: number of slices that a United Imaging scanner has put into one image (0065,1050); 0 where it says none.
     """
 
     path: Path
@@ -108,3 +116,4 @@ class Header:
     flaw: Flaw | None
     notes: tuple[str, ...]
     identity_removed: bool = False
+    grid: int = 0

@@ -17,13 +17,14 @@ from effvit_med.io.dicom_header import DIMENSIONS, SPLIT_ATTRIBUTES, Header
 from effvit_med.io.dicom_kinds import describe_other, may_be_dicom, why_no_slice
 from effvit_med.io.dicom_mosaic import split_mosaic
 
+_GRID_CREATOR, _GRID_COUNT = 0x00650010, 0x00651050
 _NAMES: list[str | int] = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
     "BitsStored", "NumberOfFrames", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
     "ImagePositionPatient", "FrameOfReferenceUID", "ImageType", "RescaleSlope", "RescaleIntercept",
     "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "DimensionIndexSequence", "PatientIdentityRemoved", *SPLIT_ATTRIBUTES.values(),
+    "DimensionIndexSequence", "PatientIdentityRemoved", _GRID_CREATOR, _GRID_COUNT, *SPLIT_ATTRIBUTES.values(),
 ]  # fmt: skip
 _TAGS: list[Any] = [Tag(name) for name in _NAMES]
 _SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209113, 0x00201041, 0x00209056})
@@ -163,6 +164,7 @@ def _make_header(
         attributes=share((*attributes, _join_indices(elements, pointers))),
         flaw=share(flaw),
         notes=share(notes),
+        grid=_count_grid(elements),
         identity_removed=elements.text("PatientIdentityRemoved").upper() == "YES",
     )
 
@@ -174,6 +176,12 @@ def _index_pointers(dataset: pydicom.Dataset) -> tuple[int, ...]:
         return tuple(int(item.get("DimensionIndexPointer") or 0) for item in items)
     except PARSE_ERRORS:
         return ()
+
+
+def _count_grid(elements: Elements) -> int:
+    """How many slices United Imaging says to have put into one image: private 0065,1050; 0 for none."""
+    is_theirs = "Image Private Header" in elements.text(_GRID_CREATOR)
+    return (elements.whole(_GRID_COUNT) or 0) if is_theirs else 0
 
 
 def _join_indices(elements: Elements, pointers: tuple[int, ...]) -> str:

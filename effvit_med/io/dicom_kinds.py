@@ -57,6 +57,7 @@ def why_no_slice(dataset: pydicom.Dataset, first: Elements) -> tuple[str, str] |
             "NOT_AN_IMAGE",
             f"is a DICOM object of modality {_word(modality)}, no scan",
         ),
+        ("Spectroscopy Storage" in kind, "NOT_AN_IMAGE", "holds spectra, no image"),
         (not kind and not modality and rows < 1, "UNREADABLE", "is called DICOM but has no readable header"),
         ((rows < 1 or columns < 1) and not is_image, "NOT_AN_IMAGE", f"is a DICOM object without an image ({kind})"),
         (rows < 1 or columns < 1, "UNREADABLE", f"has {rows} Rows and {columns} Columns; it may be cut off"),

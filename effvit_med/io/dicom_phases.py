@@ -25,9 +25,18 @@ MIN_SLICES = 3
 
 _Label = tuple[str, ...]
 _PRIVATE = ("Date", "AcquisitionTime", "ContentTime", "Description")  # no message holds a date or free text
-_TIMES = ("TriggerTime", "NominalCardiacTriggerDelayTime", "TemporalPositionTimeOffset", "FrameReferenceTime")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_TIMES = (
+    "TriggerTime", "NominalCardiacTriggerDelayTime", "TemporalPositionTimeOffset", "FrameReferenceTime",
+    "FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime",
+)  # fmt: skip
+_CONTRASTS = (
+    "DiffusionBValue", "EchoTime", "EffectiveEchoTime", "InversionTime", "KVP", "ConvolutionKernel", "FlipAngle",
+)  # fmt: skip
+_TYPES = ("ImageType", "FrameType")  # words of the standard, which a message may hold
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
 _MAX_NAMES = 3  # attributes tried together
+_STEP_TOLERANCE = 0.05  # of a step: slices of a volume are regular within it
+_WORD = re.compile(r"[A-Z0-9_]{1,16}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,8 @@ def split_positions(group: Group) -> list[Group]:
     """
     places = _find_places(group.headers)
     if places.count == len(group.headers):
-        return [group]
+        found = _interleaved(group.headers, places)
+        return _split(group, places, *found) if found else [group]
     crowds = [[group.headers[i] for i in np.flatnonzero(places.numbers == place)] for place in range(places.count)]
     crowds = [crowd for crowd in crowds if len(crowd) > 1]
     at = next(float(places.distances[i]) for i, header in enumerate(group.headers) if header is crowds[0][0])
@@ -96,6 +106,23 @@ def split_positions(group: Group) -> list[Group]:
             "CONFLICTING_DUPLICATES", message, "Export each phase, echo or b-value as a series of its own."
         )
     return _split(group, places, *labels)
+
+
+def _interleaved(headers: Sequence[Header], places: _Places) -> tuple[str, list[_Label]] | None:
+    """What tells volumes apart whose slices lie between one another, each regular and over the same range."""
+    for name in _CONTRASTS:
+        column = SPLIT_NAMES.index(name)
+        labels: list[_Label] = [(header.attributes[column],) for header in headers]
+        counts = Counter(labels)
+        if not len(counts) > 1 or min(counts.values()) < MIN_SLICES:
+            continue
+        parts = [np.sort(places.distances[[each == label for each in labels]]) for label in counts]
+        steps = [np.diff(part) for part in parts]
+        step = float(np.median(steps[0]))
+        regular = all(np.abs(each - step).max() <= _STEP_TOLERANCE * step for each in steps)
+        if regular and max(part[0] for part in parts) < min(part[-1] for part in parts):
+            return name, labels
+    return None
 
 
 def _find_places(headers: Sequence[Header]) -> _Places:
@@ -128,7 +155,9 @@ def _tell_volumes_apart(headers: Sequence[Header], places: _Places) -> tuple[str
         return "the order of InstanceNumber", runs
     fewest = max(Counter(places.numbers.tolist()).values())
     for name, labels in _name_labels(headers):
-        if min(Counter(labels).values()) < MIN_SLICES:  # a stray image is a conflict, no volume
+        counts = Counter(labels).values()
+        short, whole = sum(count < MIN_SLICES for count in counts), sum(count == places.count for count in counts)
+        if short and not (short == 1 and whole >= 2):  # a stray image is a conflict, a last volume cut short is none
             continue
         if (len(set(labels)) == fewest or _have_no_gaps(labels, places)) and _has_no_crowd(labels, places):
             return name, labels
@@ -200,15 +229,33 @@ def _split(group: Group, places: _Places, name: str, labels: Sequence[_Label]) -
     ordered = sorted(parts.items(), key=lambda item: _natural_order(item[0]))
     for number, (label, members) in enumerate(ordered, start=1):
         value = ", ".join(part or "absent" for part in label)
-        which = f"number {number}" if private else f"the one of {value}"
+        told = not private and all(_may_tell(name, part) for part in label)
+        which = f"the one of {value}" if told else f"number {number}"
         message = f"The series holds {len(parts)} volumes, told apart by {name}; this is {which}."
         lack = ""
-        if len(members) < longest == places.count:
+        if len(members) < longest == places.count and not _are_thicker(group, places, members):
             lack = f"{longest - len(members)} of {longest} slices are missing that other volumes of the series have."
         headers = tuple(group.headers[index] for index in members)
         findings = (*group.findings, Finding("SPLIT", message))
         groups.append(Group(f"{group.key}\n{name}\n{value}", headers, findings, lack))
     return groups
+
+
+def _are_thicker(group: Group, places: _Places, members: Sequence[int]) -> bool:
+    """Whether fewer slices are not missing but farther apart, and as much thicker, over the same range."""
+    at = np.sort(places.distances[list(members)])
+    thickness = [group.headers[index].slice_thickness or 0.0 for index in members]
+    step = float(np.median(np.diff(at))) if len(at) > 1 else 0.0
+    whole = float(np.ptp(places.distances))
+    regular = len(at) > 2 and np.abs(np.diff(at) - step).max() <= _STEP_TOLERANCE * step
+    others = min(header.slice_thickness or 0.0 for header in group.headers)
+    return bool(regular and whole - np.ptp(at) < step and others < 0.75 * min(thickness))
+
+
+def _may_tell(name: str, value: str) -> bool:
+    """Whether a message may hold a value: a number is no name; nor are the words of a type."""
+    word = _WORD if name in _TYPES else _NUMBER
+    return all(word.fullmatch(each) for each in value.split("\\") if each)
 
 
 def _natural_order(label: _Label) -> tuple[tuple[float, str], ...]:

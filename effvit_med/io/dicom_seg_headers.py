@@ -57,6 +57,7 @@ _OF_THE_IMAGE = ("Acquisition", "Content", "Instance", "Series")  # of the sourc
 _PATIENT_AND_STUDY_GROUPS = {0x0008, 0x0010, 0x0012, 0x0032, 0x0038}  # of other groups only the names above
 _KNOWN_CLASSES = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 _JITTER = 1e-3  # a difference of direction cosines; a thousandth is half a millimetre at the rim of a body
+_UNIT_TOLERANCE = 2e-5  # what six decimals cannot do, and viewers would take for a scale
 _STEP_TOLERANCE = 0.01  # of a step between slices
 
 
@@ -306,13 +307,15 @@ def _settle_geometry(slices: Sequence[Dataset], geometry: Geometry, notes: list[
             part.FrameOfReferenceUID = uid
         notes.append("The source has no FrameOfReferenceUID; one was made from its series.")
     cosines = np.array([part.ImageOrientationPatient for part in slices], dtype=np.float64)
-    if np.ptp(cosines, axis=0).max() > 0:
-        exact = geometry.directions[:, [2, 1]].T.ravel()
-        if np.abs(cosines - exact).max() > _JITTER:
+    exact = geometry.directions[:, [2, 1]].T.ravel()
+    differs, away = np.ptp(cosines, axis=0).max() > 0, np.abs(cosines - exact).max()
+    if differs or away > _UNIT_TOLERANCE:
+        if away > _JITTER:
             raise GeometryError(f"The source slices are turned against each other: {cosines.tolist()[:2]} and so on.")
         for part in slices:
             part.ImageOrientationPatient = [DSfloat(format_number_as_ds(float(cosine))) for cosine in exact]
-        notes.append("ImageOrientationPatient differs between slices by rounding; one orientation is used for all.")
+        what = "differs between slices by rounding" if differs else "is not made of perpendicular unit vectors"
+        notes.append(f"ImageOrientationPatient {what}; one exact orientation is used for all.")
     step_mm = geometry.spacing_mm[0]
     told = [float(part.SpacingBetweenSlices) for part in slices if _is_number(part.get("SpacingBetweenSlices"))]
     if told and geometry.is_regular and abs(told[0] - step_mm) > _STEP_TOLERANCE * step_mm:

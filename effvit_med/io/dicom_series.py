@@ -13,13 +13,16 @@ import numpy as np
 from effvit_med.errors import RefusedError
 from effvit_med.io.cases import DicomSeries, ReadOptions, RefusedCase
 from effvit_med.io.dicom_header import SPLIT_NAMES, Header
-from effvit_med.io.dicom_phases import Group, name_files, split_positions
+from effvit_med.io.dicom_phases import MIN_SLICES, Group, name_files, split_positions
 from effvit_med.io.dicom_pixels import NOTES, have_equal_pixels
 from effvit_med.io.dicom_slices import RESEND_OR_ALLOW, Stack, place_slices
 from effvit_med.volume import Finding
 
 ORIENTATION_CLUSTER = 0.05
 """Images whose direction cosines differ by more (3 degrees) are other stacks, such as the planes of a localizer."""
+
+TURNED = 1e-3
+"""Stacks of several images each that differ by more are other ones, such as those through the disks of a spine."""
 
 SPACING_CLUSTER = 2e-4
 """Pixel Spacings that differ by a smaller part are one spacing: a tenth of a pixel at the far end of 512."""
@@ -29,6 +32,8 @@ _REMEDIES = {
     "NO_GEOMETRY": "Export the series from the source system with Image Position and Image Orientation (Patient).",
     "NO_SPACING": "Export the series from the source system with Pixel Spacing.",
 }
+_PROJECTIONS = frozenset({"CR", "DX", "IO", "IVUS", "MG", "OP", "PX", "RF", "RG", "RTIMAGE", "US", "XA"})
+_NO_PLACE = "None: a projection, photograph or ultrasound image has no place in the patient to segment in."
 _WORDS = {
     "MOSAIC": "the slices are tiles of one mosaic image, and the scanner's private header does not say where they lie",
     "NO_GEOMETRY": "no Image Position or Orientation (Patient), so the place in the patient is unknown",
@@ -130,7 +135,7 @@ def _case_id(group: Group) -> str:
 
 def _kind(header: Header) -> str:
     """Why an image cannot be a slice, as a code; empty if it can."""
-    if "MOSAIC" in header.image_type and not header.frame:
+    if ("MOSAIC" in header.image_type or header.grid > 1) and not header.frame:
         return "MOSAIC"
     if header.position is None or header.orientation is None:
         return "NO_GEOMETRY"
@@ -221,15 +226,33 @@ def _cluster_orientations(headers: Sequence[Header]) -> list[list[Header]]:
         else:
             founders.append(orientation)
             clusters.append([header])
-    return clusters
+    return [part for cluster in clusters for part in _part_turned(cluster)]
+
+
+def _part_turned(cluster: list[Header]) -> list[list[Header]]:
+    """Stacks that are turned by less, such as those through the disks of a spine, if each has several slices."""
+    parts: dict[int, list[Header]] = {}
+    founders: list[np.ndarray] = []
+    for header in cluster:
+        at = np.array(header.orientation)
+        number = next((i for i, each in enumerate(founders) if np.abs(at - each).max() <= TURNED), None)
+        if number is None:
+            number = len(founders)
+            founders.append(at)
+        parts.setdefault(number, []).append(header)
+    return list(parts.values()) if min(map(len, parts.values())) >= MIN_SLICES else [cluster]
 
 
 def _check_kind(group: Group) -> None:
     first = group.headers[0]
     kind = _kind(first)
+    if kind == "NO_GEOMETRY" and first.flaw and first.flaw[0] == "BAD_GEOMETRY":
+        raise RefusedError(kind, f"{first.path.name} {first.flaw[1]}.", first.flaw[2])
     if kind:
+        is_projection = kind == "NO_GEOMETRY" and first.modality in _PROJECTIONS
+        remedy = _NO_PLACE if is_projection else _REMEDIES[kind]
         frames = f" for {first.frames} frames" if first.frames > 1 and kind == "NO_GEOMETRY" else ""
-        raise RefusedError(kind, f"{name_files(group.headers)}: {_WORDS[kind]}{frames}.", _REMEDIES[kind])
+        raise RefusedError(kind, f"{name_files(group.headers)}: {_WORDS[kind]}{frames}.", remedy)
     flawed = [header for header in group.headers if header.flaw]
     if flawed and flawed[0].flaw:
         code, words, remedy = flawed[0].flaw

@@ -96,7 +96,9 @@ def common_orientation(headers: Sequence[Header]) -> FloatArray:
             f"{away[worst]:.2g}, tolerated is {ORIENTATION_JITTER:g}."
         )
         raise RefusedError("MIXED_ORIENTATION", message, "Leave that image out or export the series again.")
-    return common.reshape(2, 3)
+    row = row / np.linalg.norm(row)
+    column = column - row * (row @ column)
+    return np.stack([row, column / np.linalg.norm(column)])
 
 
 def distances_along_normal(headers: Sequence[Header], orientation: FloatArray) -> FloatArray:
@@ -220,7 +222,8 @@ def _space_slices(headers: Sequence[Header], distances: FloatArray, options: Rea
         f"The slice distances differ: {steps[odd]:.4g} mm before {headers[odd + 1].path.name} at "
         f"{distances[odd + 1]:.2f} mm along the normal, {nominal:.4g} mm elsewhere."
     )
-    return _Spacing(along / nominal, False, (Finding("IRREGULAR_SPACING", message),))
+    unit = mean if (widths == 1).all() else nominal
+    return _Spacing(along / unit, False, (Finding("IRREGULAR_SPACING", message),))
 
 
 def _are_thick(headers: Sequence[Header], steps: FloatArray, widths: FloatArray) -> bool:

@@ -25,40 +25,71 @@ SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 START_TIMEOUT_S = 60.0
 
 
-@pytest.fixture(name="dask_cluster", scope="session")
-def _dask_cluster() -> Iterator[Any]:
-    """Two worker processes under nannies, which start dead ones anew."""
+class DaskClusters:
+    """A cluster of two worker processes under nannies; a new one where a nanny has lost its worker for good.
+
+    A nanny whose worker died before it had said hello starts no other one.
+    """
+
+    def __init__(self, distributed: Any) -> None:
+        self._distributed = distributed
+        self._stack = contextlib.ExitStack()
+        self.cluster: Any = None
+        self.client: Any = None
+
+    def provide(self) -> None:
+        """See to it that two workers are there, whatever an earlier test did to them."""
+        if self.cluster is not None and is_so(lambda: len(list_workers(self.client)) == 2, 20.0):
+            return
+        self.close()
+        make = self._distributed.LocalCluster
+        options: dict[str, Any] = {"dashboard_address": None, "host": "127.0.0.1"}
+        self.cluster = self._stack.enter_context(make(n_workers=2, threads_per_worker=1, processes=True, **options))
+        address = self.cluster.scheduler_address
+        self.client = self._stack.enter_context(self._distributed.Client(address, set_as_default=False, timeout=10))
+        wait_until(lambda: len(list_workers(self.client)) == 2)
+
+    def close(self) -> None:
+        """End the cluster that there is."""
+        self._stack.close()
+
+
+@pytest.fixture(name="dask_clusters", scope="session")
+def _dask_clusters() -> Iterator[DaskClusters]:
     distributed = pytest.importorskip("distributed", reason="the optional part cluster is not installed")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
-    )
-    with cluster:
-        yield cluster
-
-
-@pytest.fixture(name="dask_connection", scope="session")
-def _dask_connection(dask_cluster: Any) -> Iterator[Any]:
-    from distributed import Client
-
-    with Client(dask_cluster.scheduler_address, set_as_default=False, timeout=10) as client:
-        yield client
+    clusters = DaskClusters(distributed)
+    yield clusters
+    clusters.close()
 
 
 @pytest.fixture(name="dask_client")
-def _dask_client(dask_connection: Any) -> Any:
-    """A client of a cluster whose two workers are both there, whatever an earlier test did to them."""
-    wait_until(lambda: len(list_workers(dask_connection)) == 2)
-    return dask_connection
+def _dask_client(dask_clusters: DaskClusters) -> Any:
+    """A client of a cluster whose two workers are both there."""
+    dask_clusters.provide()
+    return dask_clusters.client
+
+
+@pytest.fixture(name="dask_cluster")
+def _dask_cluster(dask_client: Any, dask_clusters: DaskClusters) -> Any:
+    """The cluster of that client."""
+    return dask_clusters.cluster
+
+
+def is_so(holds: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether something comes to hold in time."""
+    end = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Return as soon as something holds; fail if it does not in time."""
-    end = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > end:
-            pytest.fail(f"did not come about in {timeout_s} s")
-        time.sleep(0.05)
+    if not is_so(holds, timeout_s):
+        pytest.fail(f"did not come about in {timeout_s} s")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from effvit_med.batch import BatchOptions, Stages
-from effvit_med.engine.stages import Scan, Task
+from effvit_med.engine.stages import CaseResult, Scan, Task, write_stage
 from effvit_med.volume import Segmentation
 from tests.batch.stages import Threshold, misbehave
 
-CHEAP = Stages(segment="tests.cluster.stages:make_gated")
+CHEAP = Stages(segment="tests.cluster.stages:make_gated", write="tests.cluster.stages:make_writer")
 
 
 class Gated(Threshold):
@@ -40,6 +40,21 @@ def make_gated(options: BatchOptions) -> Gated:
     """The stage of a worker."""
     assert options.bundle is not None
     return Gated(options.bundle)
+
+
+class Unjudged:
+    """Writes without a verdict: the folder of notes is no bundle to judge by."""
+
+    def __call__(
+        self, task: Task, scan: Scan, segmentation: Segmentation, *, progress: Callable[[str, int, int], None]
+    ) -> CaseResult:
+        """The files of a case."""
+        return write_stage(task, scan, segmentation)
+
+
+def make_writer(options: BatchOptions) -> Unjudged:
+    """The last stage of a worker."""
+    return Unjudged()
 
 
 def note(folder: Path, kind: str, line: str) -> None:

@@ -148,6 +148,19 @@ def oblique(geometry: Geometry) -> Geometry:
     return Geometry(affine, geometry.shape, FRAME_UID)
 
 
+def test_directions_that_are_no_unit_vectors_are_made_exact(tmp_path: Path) -> None:
+    """A viewer multiplies pixel spacing by the directions: cosines of length 0.9996 would shrink the labels."""
+
+    def shorten(k: int, dataset: Dataset) -> None:
+        dataset.ImageOrientationPatient = [round(0.9996 * float(value), 6) for value in dataset.ImageOrientationPatient]
+
+    volume = write_series(tmp_path, axial(), shorten)
+    notes = write_dicom_seg(segment(volume, random_labels(volume.geometry.shape)), tmp_path / "out.dcm")
+    shared = pydicom.dcmread(tmp_path / "out.dcm").SharedFunctionalGroupsSequence[0]
+    assert [float(x) for x in shared.PlaneOrientationSequence[0].ImageOrientationPatient] == [1, 0, 0, 0, 1, 0]
+    assert any("unit vectors" in note for note in notes)
+
+
 def test_jitter_of_directions_is_levelled_and_told(tmp_path: Path) -> None:
     """Orientations that differ by 2e-5 between slices become one, with a note."""
 
