@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from effvit_med.io import DicomSeries, Found, NiftiFile, RefusedCase
 from effvit_med.io.nifti import is_nifti_name
 
 NOT_DEIDENTIFIED = "NOT_DEIDENTIFIED"
+
+_TELLS_OF_COPIES = frozenset({"DUPLICATE_FILE", "DUPLICATE_POSITION"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def plan_jobs(
     jobs: list[BatchJob] = []
     refused: list[RefusedCase] = []
     hidden = None if options.keep_ids else conceal_input(found)
+    beside = hidden and Concealment(hidden.names | _name_copies(found, source))
     for case in found.cases:
         named = case if options.keep_ids else name_case(case, source)
         if options.shard and not options.shard.holds(named.case_id):
@@ -70,7 +74,10 @@ def plan_jobs(
             message = "The files do not say that the patient's identity was removed (0012,0062)."
             refused.append(RefusedCase(named.case_id, NOT_DEIDENTIFIED, message, "De-identify the series first."))
             continue
-        jobs.append(make_job(named, source, output, options, model, found))
+        job = make_job(named, source, output, options, model, found)
+        if beside is not None:
+            job = replace(job, task=_hide_beside(job.task, beside))
+        jobs.append(job)
     for each in found.refused:
         named_refused = each if hidden is None else hide_refused(each, source, hidden)
         if not options.shard or options.shard.holds(named_refused.case_id):
@@ -164,6 +171,39 @@ def conceal_input(found: Found) -> Concealment:
     paths += [case.path for case in found.cases if isinstance(case, NiftiFile)]
     paths += [file for refused in found.refused for file in refused.files]
     return Concealment(name_parts([*paths, *(aside.path for aside in found.set_aside)]))
+
+
+def _hide_beside(task: Task, hidden: Concealment) -> Task:
+    """A task that knows the names of other files of the input that its findings mention, and no more of them."""
+    findings = (*task.case.findings, *task.findings)
+    return replace(task, hidden=hidden.names_in(finding.message for finding in findings))
+
+
+def _name_copies(found: Found, source: Path) -> frozenset[str]:
+    """The names of all files below an input if a finding tells of copies, which `Found` does not list; else none."""
+    told = [case for case in found.cases if any(finding.code in _TELLS_OF_COPIES for finding in case.findings)]
+    used = {file for case in told if isinstance(case, DicomSeries) for file in case.files}
+    if not used or used == {source}:
+        return frozenset()
+    if source.is_dir():
+        tops = {source}
+    elif all(file.is_relative_to(source.parent) for file in used):  # a DICOMDIR lists files below its folder
+        tops = {source.parent}
+    else:  # an archive, unpacked into numbered folders
+        tops = {file.parent.parent for file in used}
+    return name_parts(Path(name) for top in tops for name in _walk(top))
+
+
+def _walk(top: Path) -> Iterator[str]:
+    """The names of all files below a folder; links are followed, but no folder is entered twice."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(top, followlinks=True):
+        where = os.path.realpath(folder)
+        if where in seen:
+            folders.clear()
+            continue
+        seen.add(where)
+        yield from files
 
 
 def hide_refused(refused: RefusedCase, source: Path, hidden: Concealment) -> RefusedCase:

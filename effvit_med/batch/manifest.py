@@ -16,7 +16,7 @@ from effvit_med.engine.concealment import Concealment, conceal_file, digest
 from effvit_med.errors import InputError, OutputError
 from effvit_med.io import SetAside
 from effvit_med.io.atomic import write_text
-from effvit_med.io.batch_report import write_batch_report
+from effvit_med.io.batch_report import REPORT_FILE, write_batch_report
 
 JSON_NAME = "manifest.jsonl"
 CSV_NAME = "manifest.csv"
@@ -47,6 +47,9 @@ def collect_manifest(output: Path) -> Path:
     journal = Journal(output)
     try:
         with FileLock(journal.folder / "manifest.lock"):
+            for name in (JSON_NAME, CSV_NAME, REPORT_FILE):
+                for half in output.glob(f".*.part-{name}"):  # of a run that was killed as it wrote
+                    half.unlink(missing_ok=True)
             rows = list(journal.states())
             write_text(output / JSON_NAME, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             write_text(output / CSV_NAME, to_csv(rows))

@@ -18,7 +18,6 @@ from effvit_med.batch.messages import Answer, Ended, Note, Order, Ready, Step, U
 from effvit_med.batch.options import BatchOptions
 from effvit_med.batch.process import Inbox, StageProcess
 from effvit_med.batch.scratch import open_scratch
-from effvit_med.engine.concealment import conceal_case
 from effvit_med.engine.stages import CaseResult, Task
 from effvit_med.errors import CancelledError, SettingsError, TemporaryError
 
@@ -322,4 +321,5 @@ class Pipeline:
 
 
 def _conceal(task: Task, message: str) -> str:
-    return message if task.keep_ids else conceal_case(task.case).text(message)
+    hidden = task.concealment
+    return hidden.text(message) if hidden else message

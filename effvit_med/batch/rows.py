@@ -69,6 +69,8 @@ def describe_result(
         OutputError: if a written file cannot be read again.
     """
     made = result.provenance
+    hidden = job.task.concealment
+    quality = result.quality.to_dict() if result.quality else None
     row = describe_job(job, _STATUS[result.status])
     row |= {"code": result.code, "message": result.message, "attempts": result.attempts}
     row |= {
@@ -95,7 +97,7 @@ def describe_result(
         "volumes_ml": {
             row.structure: None if row.volume_ml is None else round(row.volume_ml, 3) for row in result.measurements
         },
-        "quality": result.quality.to_dict() if result.quality else None,
+        "quality": hidden.plain(quality) if hidden else quality,
         "quality_reason": ""
         if result.quality
         else NOT_JUDGED

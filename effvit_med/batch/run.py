@@ -20,7 +20,14 @@ from effvit_med.batch.pipeline import BatchEvent, Pipeline
 from effvit_med.batch.rows import describe_job, describe_refused, describe_result, now
 from effvit_med.engine.results import make_folder
 from effvit_med.engine.stages import FULL_DISK, CaseResult, Task, has_errno
-from effvit_med.errors import CancelledError, InputError, NoImagesError, OutputError, TemporaryError
+from effvit_med.errors import (
+    CancelledError,
+    InputError,
+    NoImagesError,
+    OutputError,
+    SettingsError,
+    TemporaryError,
+)
 from effvit_med.io import Found
 
 log = logging.getLogger(__name__)
@@ -94,16 +101,16 @@ def run_batch(
 
     Raises:
         InputError: if the input does not exist or cannot be searched.
-        SettingsError: if the bundle, a setting or the device is wrong.
+        SettingsError: if the bundle, a setting or the device is wrong, or the input lies inside of the output.
         OutputError: if the output folder cannot be written to.
     """
     source, output = Path(source), Path(output)
-    if not source.exists():
-        raise InputError(f"{source} does not exist.")
+    _check_places(source, output)
     make_folder(output)
     run = _Run(source, output.resolve(), options, on_event or (lambda _: None))
     try:
         run.do(cancelled, make_pipeline)
+        return run.finish()
     except NoImagesError as error:
         return _nothing_to_do(source, error)
     except (KeyboardInterrupt, CancelledError):
@@ -111,10 +118,10 @@ def run_batch(
     except TemporaryError as error:
         return run.finish(TEMPORARY, str(error))
     except OutputError as error:
+        summary = run.finish(TEMPORARY, f"{error} Make room and run the same command again.")
         if has_errno(error, FULL_DISK):
-            return run.finish(TEMPORARY, f"{error} Make room and run the same command again.")
+            return summary
         raise
-    return run.finish()
 
 
 def list_cases(
@@ -142,13 +149,25 @@ def list_cases(
         SettingsError: if the bundle, a setting or the device is wrong.
         CancelledError: if ``cancelled`` said so.
     """
-    if not source.exists():
-        raise InputError(f"{source} does not exist.")
+    _check_places(source, output)
     run = _Run(Path(source), Path(output).resolve(), options, on_event or (lambda _: None))
     try:
         return run.look(cancelled)
     except NoImagesError as error:
         return _nothing_to_do(source, error)
+
+
+def _check_places(source: Path, output: Path) -> None:
+    """Refuse an input that is not there, or that would be taken for results of the batch."""
+    try:
+        source.stat()
+        inside = source.resolve().is_relative_to(output.resolve())
+    except FileNotFoundError:
+        raise InputError(f"{source} does not exist.") from None
+    except OSError as error:
+        raise InputError(f"{source} cannot be looked at: {error.strerror or error}.") from error
+    if inside:
+        raise SettingsError(f"The input {source} lies inside of the output {output}; choose another --output.")
 
 
 class _Run:
@@ -202,7 +221,7 @@ class _Run:
             state, job = self._journal.read(case_id), self._jobs.get(case_id)
             if job and state and state["status"] == "running":
                 with contextlib.suppress(OutputError):
-                    self._journal.write(describe_job(job, "pending"), durable=False)
+                    self._journal.write({**describe_job(job, "pending"), **self._about}, durable=False)
             self._journal.release(case_id)
         self._journal.remove_leftovers()
         try:
@@ -287,7 +306,7 @@ class _Run:
                 self._outcomes.pop(name, None)
                 self._jobs[name], self._started[name] = job, now()
                 self._journal.write({**describe_job(job, "running"), **self._about}, durable=False)
-                yield replace(job.task, replaces=state is not None)
+                yield replace(job.task, replaces=_was_begun(state))
             waiting = elsewhere
             if last or not waiting:
                 return
@@ -306,6 +325,11 @@ class _Run:
         del self._jobs[name], self._started[name]
         total = len(self._plan.jobs)
         self._tell(BatchEvent("finished", name, done=total - self._count_open(), total=total, message=row["status"]))
+
+
+def _was_begun(state: Mapping[str, Any] | None) -> bool:
+    """Whether a run has worked on a case, so that what lies in its folder is ours: a listed case is not enough."""
+    return state is not None and (state.get("status") in FINISHED or bool(state.get("run")))
 
 
 def leave_out(found: Found, folder: Path) -> Found:

@@ -53,7 +53,8 @@ def remove_abandoned(place: Path) -> None:
     """
     for folder in place.glob(f"{_PREFIX}*"):
         path = folder / _LOCK
-        if not path.exists():  # being made just now, or not ours
-            continue
-        with contextlib.suppress(OSError, Timeout), FileLock(path, timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError, Timeout):  # of another user
+            if not path.exists():  # being made just now, or not ours
+                continue
+            with FileLock(path, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from effvit_med.batch.messages import Answer, Note, Order, Ready, Start, Step, Unfit, receive, send
 from effvit_med.batch.parcels import load_parcel, store_parcel
-from effvit_med.engine.concealment import Concealment, conceal_case
+from effvit_med.engine.concealment import Concealment
 from effvit_med.engine.stages import FULL_DISK, Task, has_errno
 from effvit_med.errors import EffvitError, RefusedError
 
@@ -48,6 +48,7 @@ class _Worker:
         self._lock = threading.Lock()
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._concealment: Concealment | None = None
+        self._is_searching = False
         self._told_s = 0.0
 
     def run(self) -> None:
@@ -89,7 +90,8 @@ class _Worker:
     def _work(self, stage: Any, order: Order, *, keep_ids: bool) -> Answer:
         wall, cpu = time.perf_counter(), time.process_time()
         task = order.arguments[0]
-        self._concealment = conceal_case(task.case) if isinstance(task, Task) and not keep_ids else None
+        self._concealment = task.concealment if isinstance(task, Task) and not keep_ids else None
+        self._is_searching = not isinstance(task, Task) and not keep_ids
         try:
             value = stage(*order.arguments, *(load_parcel(folder) for folder in order.parcels), progress=self._tell)
             if order.parcel is not None:
@@ -110,9 +112,15 @@ class _Worker:
             self._told_s = now
             self._say(Step(phase, done, total))
 
-    def note(self, level: int, text: str) -> None:
-        """Pass a log line on, without names."""
-        self._say(Note(level, self._concealment.text(text) if self._concealment else text))
+    def note(self, record: logging.LogRecord) -> None:
+        """Pass a log line on, without names; while nobody knows the names yet, only where a warning was given."""
+        if not self._is_searching:
+            text = record.getMessage()
+            self._say(Note(record.levelno, self._concealment.text(text) if self._concealment else text))
+        elif record.levelno >= logging.WARNING:
+            where = f"{record.module}:{record.lineno}"
+            text = f"The search warns at {where}; the text may name a file, and --keep-ids shows it."
+            self._say(Note(record.levelno, text))
 
     def _say(self, message: object) -> None:
         with self._lock, contextlib.suppress(OSError):  # a parent that is gone ends us soon
@@ -167,7 +175,7 @@ class _Forward(logging.Handler):
         self._worker = worker
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._worker.note(record.levelno, record.getMessage())
+        self._worker.note(record)
 
 
 def _start_logging(worker: _Worker, start: Start) -> None:

@@ -13,7 +13,7 @@ import click
 
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med.cli.app import BUNDLE_HELP, commands
-from effvit_med.cli.batching import make_batch_options
+from effvit_med.cli.batching import BatchGroup, make_batch_options
 from effvit_med.cli.running import REMEDIES, run_options
 from effvit_med.cli.showing import progress_bar, start_logging
 from effvit_med.cli.stopping import listen_for_gentle_stop
@@ -27,26 +27,17 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
 FILE = click.Path(path_type=Path, dir_okay=False)
+TLS_FILES = ("tls_ca", "tls_cert", "tls_key")
+AUTH = ("auth_env", "auth_file")
 
 
-class _Group(click.Group):
-    """A group whose wrong usage ends with 1: here 2 says that some series are not done."""
-
-    def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Parse the group's own options."""
-        try:
-            return super().make_context(*args, **options)
-        except click.UsageError as error:
-            vars(error).update(exit_code=1)
-            raise
+class _Group(BatchGroup):
+    """A group whose wrong settings end with 1, as wrong usage does, and a full disk with 75."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Parse and run a command."""
         try:
             return super().invoke(ctx)
-        except click.UsageError as error:
-            vars(error).update(exit_code=1)
-            raise
         except SettingsError as error:
             raise EffvitError(str(error)) from error
         except OutputError as error:
@@ -257,6 +248,7 @@ def serve(spool: Path, quiet: bool, verbose: bool, **options: Any) -> int:
     from effvit_med.pacs.libraries import need_pynetdicom
 
     need_pynetdicom()
+    _check_node_protection(options)
     from effvit_med.pacs.spool import Spool, SpoolLimits
 
     batch = make_batch_options(options)
@@ -291,6 +283,38 @@ def _query_lines(options: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _refuse_given(options: dict[str, Any], names: tuple[str, ...], why: str) -> None:
+    """Options that would silently do nothing, such as files for TLS on a plain connection, are wrong usage."""
+    given = [f"--{name.replace('_', '-')}" for name in names if options[name]]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: {why}")
+
+
+def _is_https(url: str | None) -> bool:
+    return bool(url) and str(url).lower().startswith("https:")
+
+
+def _check_protection(options: dict[str, Any]) -> None:
+    """Whether what is to protect a connection of pull or push has one that it protects."""
+    if options["peer"]:
+        if not options["tls"]:
+            _refuse_given(options, TLS_FILES, "the connection would be plain DICOM. Add --tls.")
+        _refuse_given(options, AUTH, "credentials are for DICOMweb (--url); DICOM (--peer) has --tls-cert.")
+    elif not _is_https(options["url"]):
+        _refuse_given(options, ("tls", *TLS_FILES), "the connection would be plain HTTP. Give an https:// URL.")
+
+
+def _check_node_protection(options: dict[str, Any]) -> None:
+    """The same for serve, which takes calls and makes calls."""
+    if not (options["tls"] or options["return_tls"] or _is_https(options["return_url"])):
+        remedy = "Add --tls for callers, --return-tls for --return peers, or an https:// URL as --return-url."
+        _refuse_given(options, TLS_FILES, f"no connection would use TLS. {remedy}")
+    if not options["return_peers"]:
+        _refuse_given(options, ("return_tls",), "there is no --return peer to speak TLS to. Add one.")
+    if not options["return_url"]:
+        _refuse_given(options, AUTH, "credentials are for DICOMweb. Add --return-url.")
+
+
 def _tls(options: dict[str, Any]) -> TlsFiles:
     from effvit_med.pacs import TlsFiles
 
@@ -310,6 +334,7 @@ def _open_archive(options: dict[str, Any], max_series_mb: float = 16_384) -> Arc
 
     if bool(options["url"]) == bool(options["peer"]):
         raise click.UsageError("Name the PACS: either --url (DICOMweb) or --peer (DICOM).")
+    _check_protection(options)
     if options["peer"]:
         return open_archive(parse_peer(options["peer"], options["aet"], _tls(options) if options["tls"] else None))
     headers = read_credentials(options["auth_env"], options["auth_file"])

@@ -31,6 +31,26 @@ class BatchCommand(ListOptions):
     usage_exit_code = USAGE_EXIT_CODE
 
 
+class BatchGroup(click.Group):
+    """A group of such commands: wrong usage of it, or of any of them, is 1."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Parse the group's own options."""
+        try:
+            return super().make_context(*args, **options)
+        except click.UsageError as error:
+            vars(error).update(exit_code=USAGE_EXIT_CODE)
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Parse and run a command."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            vars(error).update(exit_code=USAGE_EXIT_CODE)
+            raise
+
+
 @commands.command(epilog=NOTICE, cls=BatchCommand, short_help="Segment thousands of series; stop and go on at will.")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option(
@@ -86,13 +106,13 @@ def batch(source: Path, output: Path, quiet: bool, verbose: bool, **options: Any
     room or no device, run it again later; 130: stopped.
     """
     start_logging(quiet, verbose)
-    from effvit_med.errors import EffvitError
+    from effvit_med.errors import EffvitError, TemporaryError
 
     try:
         return _run(source, output, options, quiet)
     except EffvitError as error:
         click.echo(f"Error: {error}", err=True)
-        return USAGE_EXIT_CODE
+        return error.exit_code if isinstance(error, TemporaryError) else USAGE_EXIT_CODE
 
 
 def _run(source: Path, output: Path, options: dict[str, Any], quiet: bool) -> int:

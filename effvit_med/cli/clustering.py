@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med.cli.app import commands
-from effvit_med.cli.batching import USAGE_EXIT_CODE, BatchCommand, batch, make_batch_options
+from effvit_med.cli.batching import USAGE_EXIT_CODE, BatchCommand, BatchGroup, batch, make_batch_options
 from effvit_med.cli.showing import start_logging
 from effvit_med.cli.stopping import stop_if_asked
 
@@ -41,7 +41,7 @@ class ArrayCommand(BatchCommand):
         self.params.extend(SHARED)
 
 
-@commands.group(epilog=NOTICE, short_help="Spread a batch over the nodes of a SLURM cluster.")
+@commands.group(epilog=NOTICE, cls=BatchGroup, short_help="Spread a batch over the nodes of a SLURM cluster.")
 def cluster() -> None:
     """Spread a batch over many machines; for a dask.distributed cluster see batch --scheduler."""
 

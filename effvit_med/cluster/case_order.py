@@ -213,7 +213,7 @@ def _judge_case(order: CaseOrder) -> Answer:
     except CancelledError:
         return Answer("stop", code="STOPPED")
     except Exception as error:  # noqa: BLE001 - judged
-        answer = judge(error)
+        answer = judge(error, keep_ids=order.options.keep_ids)
     taken = (time.perf_counter() - wall, time.process_time() - cpu)
     return replace(answer, wall_s=taken[0], cpu_s=taken[1], peak_mb=measure_peak_mb())
 

@@ -19,7 +19,6 @@ from effvit_med.batch.scratch import open_scratch
 from effvit_med.cluster.case_order import MARK, CaseOrder, Requirements, describe_model, run_case
 from effvit_med.cluster.extras import require
 from effvit_med.cluster.window import Outcome, Questions, Window, WindowRules, list_workers
-from effvit_med.engine.concealment import conceal_case
 from effvit_med.engine.results import make_folder
 from effvit_med.engine.stages import CaseResult, Task
 from effvit_med.errors import EffvitError, SettingsError, TemporaryError
@@ -273,13 +272,14 @@ def _settle(outcome: Outcome[CaseOrder, Answer]) -> CaseResult:
         message = f"{outcome.lost_workers} dask workers died with it: killed, most likely for its memory, or crashed."
         answer = order.answer() or Answer("failed", code="CRASHED", message=message)
         attempts = outcome.lost_workers
+    hidden = task.concealment
+    message = hidden.text(answer.message) if hidden else answer.message
     if answer.verdict == "stop":
-        raise TemporaryError(f"{answer.message} Finished cases stay; run the same command again later.")
+        raise TemporaryError(f"{message} Finished cases stay; run the same command again later.")
     if answer.verdict == "ok":
         seconds = {"total": answer.cpu_s}
         return replace(answer.value, attempts=attempts, stage_cpu_seconds=seconds)
     status = "refused" if answer.verdict == "refused" else "failed"
-    message = answer.message if task.keep_ids else conceal_case(task.case).text(answer.message)
     return CaseResult(
         task.case_id, status, answer.code, message, input=task.input, attempts=attempts, trace=answer.trace
     )

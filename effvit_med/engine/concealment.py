@@ -5,10 +5,12 @@ A digest is a pseudonym, not anonymity: who has a list of names can try them all
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ _PLAIN_VALUE = re.compile(r"[\w ,.\\-]{0,6}|absent")
 _WORD_EDGE = re.compile(r"(?<!\w)(?=\S)|(?<=\S)(?!\w)")
 _SHORT_NUMBER = re.compile(r"\d{0,4}")
 _WORD = re.compile(r"[a-z]{0,12}|[/\\.]+|CT|MR|PT|DICOM")
-_MOST_WORDS = 24
 
 
 def digest(text: str, length: int = 8) -> str:
@@ -87,47 +88,80 @@ class Concealment:
         return value
 
     def _under(self, key: str, value: Any) -> Any:
-        """A value of a mapping; our own times stay, UIDs are hashed however short they are."""
+        """A value of a mapping; our own times stay, UIDs and names of files are hashed whatever they look like."""
         if key == "started":
             return value
+        if key == "path" and isinstance(value, str):
+            return conceal_file(value)
         return conceal_uid(value) if key.endswith("_uid") and isinstance(value, str) else self.plain(value)
 
+    def names_in(self, texts: Iterable[str]) -> frozenset[str]:
+        """The names that `text` would hide in some texts.
+
+        Examples:
+            >>> sorted(Concealment(frozenset({"DOE.dcm", "ROE.dcm"})).names_in(["ROE.dcm is cut off."]))
+            ['ROE.dcm']
+        """
+        return frozenset(text[start:end] for text in texts for start, end in self._find_names(text))
+
     def _without_names(self, text: str) -> str:
-        """Replace what lies between two edges of words and is a name, the longest first."""
-        if not self.names:
-            return text
-        edges = sorted({found.start() for found in _WORD_EDGE.finditer(text)} | {0, len(text)})
         parts: list[str] = []
+        done = 0
+        for start, end in self._find_names(text):
+            parts += [text[done:start], conceal_file(text[start:end])]
+            done = end
+        return "".join([*parts, text[done:]])
+
+    def _find_names(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where a name lies between two edges of words, the longest first; none overlaps another."""
+        if not self.names:
+            return
+        edges = sorted({found.start() for found in _WORD_EDGE.finditer(text)} | {0, len(text)})
         done = 0
         for index, start in enumerate(edges):
             if start < done:
                 continue
-            for end in reversed(edges[index + 1 : index + 1 + _MOST_WORDS]):
+            last = bisect.bisect_right(edges, start + self._longest)
+            for end in reversed(edges[index + 1 : last]):
                 name = text[start:end]
                 if name in self.names and not _SHORT_NUMBER.fullmatch(name):
-                    parts += [text[done:start], conceal_file(name)]
+                    yield start, end
                     done = end
                     break
-        return "".join([*parts, text[done:]])
+
+    @cached_property
+    def _longest(self) -> int:
+        """The characters of the longest name."""
+        return max(map(len, self.names), default=0)
 
 
-def conceal_case(case: DicomSeries | NiftiFile) -> Concealment:
-    """What hides the names of a case's files and folders, and its UIDs."""
+def conceal_case(case: DicomSeries | NiftiFile, beside: frozenset[str] = frozenset()) -> Concealment:
+    """What hides the names of a case's files and folders, and its UIDs.
+
+    Args:
+        case: whose files and UIDs are known.
+        beside: names of other files that its findings mention.
+    """
     if isinstance(case, NiftiFile):
-        return Concealment(name_parts([case.path]))
+        return Concealment(name_parts([case.path]) | beside)
     uids = {case.study_instance_uid, case.series_instance_uid, *case.sop_instance_uids} - {""}
-    return Concealment(name_parts(case.files), frozenset(uids))
+    return Concealment(name_parts(case.files) | beside, frozenset(uids))
 
 
 def name_parts(paths: Iterable[Path]) -> frozenset[str]:
     """The names of files, with and without their ending, of their folders, and the paths as they are written.
 
-    A plain short word such as ``scan`` stays readable: our messages use it, too.
+    Of folders, and of files without their ending, a plain short word such as ``scan`` stays readable: our messages
+    use it, too. The whole name of a file is always among them.
     """
+    paths = frozenset(paths)
     folders = {path.parent for path in paths}
-    names = {name for path in paths for name in (path.name, path.name.split(".")[0], path.stem, str(path))}
-    names |= {str(folder) for folder in folders} | {part for folder in folders for part in folder.parts}
-    return frozenset(name for name in names if not _WORD.fullmatch(name))
+    whole = {path.name for path in paths}
+    parts = {part for path in paths for part in (path.name.split(".")[0], path.stem)}
+    parts |= {str(path) for path in paths} | {str(folder) for folder in folders}
+    parts |= {part for folder in folders for part in folder.parts}
+    names = whole | {part for part in parts if not _WORD.fullmatch(part)}
+    return frozenset(names | {name.strip() for name in names}) - {""}
 
 
 def _hide_value(found: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effvit_med.engine.concealment import conceal_case
+from effvit_med.engine.concealment import Concealment, conceal_case
 from effvit_med.engine.results import (
     OUTPUT_FILES,
     Job,
@@ -54,6 +54,7 @@ class Task:
         findings: what was noticed before reading.
         replaces: whether the case's folder may hold results of other files, which go.
         keep_ids: whether names of files and UIDs stay as they are in record and messages, or are hashed.
+        hidden: names of files beside the case that its findings mention; hashed, too.
     """
 
     case: Case
@@ -63,11 +64,17 @@ class Task:
     findings: tuple[Finding, ...] = ()
     replaces: bool = False
     keep_ids: bool = True
+    hidden: frozenset[str] = frozenset()
 
     @property
     def case_id(self) -> str:
         """The name of the case and of its folder."""
         return self.case.case_id
+
+    @property
+    def concealment(self) -> Concealment | None:
+        """What hides names and UIDs in all that is said of the case; None where they are kept."""
+        return None if self.keep_ids else conceal_case(self.case, self.hidden)
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,8 @@ def write_stage(task: Task, scan: Scan, segmentation: Segmentation, judge: Judge
             steps=(*provenance.steps, *watch.steps()),
             findings=(*provenance.findings, *notes),
         )
-        conceal = None if task.keep_ids else conceal_case(task.case).plain
+        hidden = task.concealment
+        conceal = hidden.plain if hidden else None
         write_record(folder / OUTPUT_FILES["record"], provenance, files, rows, quality, conceal=conceal)
     for step in provenance.steps:
         log.debug("%s: %s took %.2f s (%.2f s of processor)", task.case_id, step.name, step.seconds, step.cpu_seconds)

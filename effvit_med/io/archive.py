@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import time
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from effvit_med.errors import InputError
@@ -15,6 +18,11 @@ MAX_UNPACKED_BYTES = 64 * 2**30
 
 MAX_ENTRIES = 200_000
 """More files than any study has."""
+
+
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, EOFError, LookupError, NotImplementedError, RuntimeError, ValueError,
+)  # fmt: skip  # LookupError: an entry without a name
 
 
 def unpack_zip(path: Path, folder: Path) -> None:
@@ -38,12 +46,21 @@ def unpack_zip(path: Path, folder: Path) -> None:
                 name = re.sub(r"[^\w.\- ()+=@,]", "_", re.split(r"[/\\]", entry.filename)[-1])[-100:].strip()
                 target = folder / f"{number:06d}"
                 target.mkdir()
-                with archive.open(entry) as source, (target / (name.lstrip(".") or "file")).open("wb") as output:
+                unpacked = target / (name.lstrip(".") or "file")
+                with archive.open(entry) as source, unpacked.open("wb") as output:
                     shutil.copyfileobj(source, output, 2**20)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+                _keep_time(unpacked, entry)
+    except _DAMAGE as error:
         raise InputError(f"{path} cannot be unpacked: {error}. Unpack it yourself and give the folder.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be unpacked: {error.strerror or error}.") from error
+
+
+def _keep_time(path: Path, entry: zipfile.ZipInfo) -> None:
+    """Give a file the time that the archive has, so that it looks the same whenever it is unpacked."""
+    with suppress(ValueError, OverflowError, OSError):
+        moment = time.mktime((*entry.date_time, 0, 0, -1))
+        os.utime(path, (moment, moment))
 
 
 def _check_size(path: Path, entries: list[zipfile.ZipInfo], folder: Path) -> None:

@@ -85,7 +85,7 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
         OutputError: if the file could not be written.
     """
     with atomic_path(path, durable=durable) as temporary:
-        temporary.write_bytes(text.encode("utf-8"))
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:

@@ -17,9 +17,9 @@ import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, as_pixel_options, get_decoder, pixel_array
 from pydicom.tag import Tag
-from pydicom.uid import HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000TransferSyntaxes
 
 from effvit_med.errors import RefusedError
+from effvit_med.io.dicom_codestreams import CHECKED, check_codestream
 from effvit_med.io.dicom_elements import PARSE_ERRORS, Elements, quiet_pydicom, split_frames
 from effvit_med.io.dicom_extents import RESEND, find_extent, find_missing_decoder, find_syntax, is_deflated
 from effvit_med.io.dicom_mosaic import read_tiling
@@ -43,7 +43,6 @@ _TAGS = [Tag(name) for name in (
 )]  # fmt: skip
 _PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # Pixel Data, Float Pixel Data, Double Float Pixel Data
 _PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")  # GDCM ends the whole process on some damaged JPEG 2000 streams
-_WAVELETS = frozenset({*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -152,8 +151,8 @@ def _read_file(path: Path) -> Iterator[Plane]:
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     _check_length(dataset)
     plugin = _choose_decoder(dataset, path)
-    if find_syntax(dataset) in _WAVELETS:
-        _check_jpeg2000_size(dataset.PixelData, dataset)
+    if find_syntax(dataset) in CHECKED:
+        check_codestream(dataset.PixelData, find_syntax(dataset), dataset.Rows, dataset.Columns)
     raw = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
     yield _scale(path, raw, dataset, Elements(dataset), sha256)
 
@@ -200,10 +199,10 @@ def _decode_frames(
         options["pixel_keyword"] = pydicom.datadict.keyword_for_tag(extent.tag)
         options["pixel_vr"] = extent.vr
         options["transfer_syntax_uid"] = syntax
-        if syntax in _WAVELETS:
+        if syntax in CHECKED:
             file.seek(extent.start)
             for stream in generate_frames(file, number_of_frames=options["number_of_frames"], **_offsets(options)):
-                _check_jpeg2000_size(stream, dataset)
+                check_codestream(stream, syntax, dataset.Rows, dataset.Columns)
         file.seek(extent.start)
         source = file
     decoder = get_decoder(syntax)
@@ -274,20 +273,6 @@ def _choose_decoder(dataset: pydicom.Dataset, path: Path) -> str:
         raise RefusedError(flaw[0], f"{path.name} {flaw[1]}.", flaw[2])
     plugins = get_decoder(syntax).available_plugins
     return next((name for name in _PREFERRED_DECODERS if name in plugins), "")
-
-
-def _check_jpeg2000_size(content: bytes, dataset: pydicom.Dataset) -> None:
-    """Raise ValueError if the code stream's own size is not that of the header, before anything is allocated.
-
-    Source:
-        ISO/IEC 15444-1 A.5.1: SIZ marker FF51, then Lsiz, Rsiz (2 bytes each), Xsiz, Ysiz, XOsiz, YOsiz (4 each).
-    """
-    at = content.find(b"\xff\x4f\xff\x51")
-    size = [int.from_bytes(content[start : start + 4], "big") for start in range(at + 8, at + 24, 4)]
-    columns, rows = size[0] - size[2], size[1] - size[3]
-    if at < 0 or (rows, columns) != (dataset.Rows, dataset.Columns):
-        found = f"{rows} by {columns} pixels" if at >= 0 else "no size"
-        raise ValueError(f"the JPEG 2000 stream has {found}, the header {dataset.Rows} by {dataset.Columns}")
 
 
 def _rescale_parameters(elements: Elements, path: Path) -> tuple[float, float, list[Finding]]:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from effvit_med.errors import PeerError
 from effvit_med.pacs.queries import Query, shorten
 
 StoreStatus = Literal["stored", "refused", "busy"]
 Keep = Callable[[bytes], None]
 """Takes one DICOM file as bytes."""
+
+MOST_FOUND = 100_000
+"""Answers to one query that are kept in memory; a PACS that sends more is cut off."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class StoreOutcome:
     Attributes:
         path: the file.
         status: ``stored``; ``refused``: not wanted now or later; ``busy``: not now.
-        code: for a machine: ``SOP_CLASS_NOT_ACCEPTED``, ``STATUS_A900``, ``HTTP_409``, ...; empty if stored.
+        code: for a machine: ``SOP_CLASS_NOT_ACCEPTED``, ``STATUS_A900``, ``HTTP_409``, ``NO_CONFIRMATION`` (the PACS
+            does not say that it has stored it), ...; empty if stored.
         message: for a person; empty if stored.
     """
 
@@ -73,6 +78,20 @@ class Archive(Protocol):
 
     def store(self, files: Sequence[Path]) -> Iterator[StoreOutcome]:
         """Send files as they are; what became of each comes as soon as it is known."""
+
+
+def check_count(count: int, name: str) -> None:
+    """Let no PACS fill our memory with answers to a query.
+
+    Args:
+        count: answers so far.
+        name: how messages name the PACS.
+
+    Raises:
+        PeerError: if there are more than `MOST_FOUND`.
+    """
+    if count > MOST_FOUND:
+        raise PeerError(f"{name} answers a query with more than {MOST_FOUND} matches. Ask for less: narrow the query.")
 
 
 def label(path: Path) -> str:

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import (
 )
 
 from effvit_med.errors import EffvitError, PeerError, PeerUnreachableError
-from effvit_med.pacs.archives import FoundSeries, Keep, StoreOutcome, label
+from effvit_med.pacs.archives import FoundSeries, Keep, StoreOutcome, check_count, label
 from effvit_med.pacs.peers import Peer
 from effvit_med.pacs.queries import Query
 
@@ -53,7 +53,7 @@ class DimseArchive:
         """The series that match, by C-FIND: studies first, then the series of each.
 
         Raises:
-            PeerError: if the node refuses or does not answer.
+            PeerError: if the node refuses, does not answer, or answers without end.
         """
         found: dict[str, FoundSeries] = {}
         with self._associated([build_context(StudyRootQueryRetrieveInformationModelFind)]) as association:
@@ -65,6 +65,7 @@ class DimseArchive:
                     series = FoundSeries(uid, _text(item, "SeriesInstanceUID"), _text(item, "Modality"))
                     if series.series_uid:
                         found.setdefault(series.series_uid, series)
+                        check_count(len(found), self.name)
                     if len(found) == query.limit:
                         return list(found.values())
         return list(found.values())
@@ -73,7 +74,7 @@ class DimseArchive:
         """The instances of a series, by C-FIND.
 
         Raises:
-            PeerError: if the node refuses or does not answer.
+            PeerError: if the node refuses, does not answer, or answers without end.
         """
         keys = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid}
         with self._associated([build_context(StudyRootQueryRetrieveInformationModelFind)]) as association:
@@ -163,6 +164,11 @@ class DimseArchive:
             last = status
             if item is not None:
                 items.append(item)
+            try:
+                check_count(len(items), self.name)
+            except PeerError:
+                association.abort()  # a release would wait for the rest
+                raise
         self._check(last, "the query")
         return items
 

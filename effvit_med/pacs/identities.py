@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from effvit_med.errors import InputError
 
@@ -34,12 +33,12 @@ def read_identity(content: bytes) -> Identity:
     """The identity of a DICOM file.
 
     Raises:
-        InputError: if the bytes are no DICOM file, or one of the UIDs is missing.
+        InputError: if the bytes are no DICOM file, are damaged, or one of the UIDs is missing.
     """
     try:
         header = dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=_TAGS)
         values = [str(header.get(tag) or "").strip() for tag in _TAGS[1:]]
-    except (InvalidDicomError, AttributeError, ValueError, OSError, NotImplementedError, KeyError) as error:
+    except Exception as error:  # damaged bytes make pydicom raise nearly anything, struct.error among it
         raise InputError(f"A received file is no DICOM file ({type(error).__name__}).") from error
     if not all(values[:3]):
         raise InputError("A received file has no SOP, Series or Study Instance UID.")

@@ -144,7 +144,15 @@ class WebServer:
     tls: TlsFiles = field(default_factory=TlsFiles)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+            valid = parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:  # the URL is not repeated, for what is wrong may be a password in it
+            raise SettingsError(
+                "The host or port of the URL is none. Give one such as http://127.0.0.1:8042/dicom-web."
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError(f"The URL {parts._replace(netloc='').geturl()!r} does not begin with http(s)://HOST.")
         if parts.username or parts.password:

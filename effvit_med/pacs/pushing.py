@@ -11,8 +11,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
+from effvit_med.batch.journal import Journal
 from effvit_med.errors import InputError, OutputError, PeerUnreachableError
 from effvit_med.io.atomic import write_json
 from effvit_med.pacs.archives import Archive, StoreOutcome, label
@@ -122,7 +122,8 @@ class PushJournal:
 def find_results(source: Path) -> tuple[ResultFile, ...]:
     """The DICOM results in a folder, or a single file.
 
-    Hidden files and folders, and DICOM images, are left out. Of a LABELMAP and a BINARY segmentation in one folder the
+    Hidden files and folders, and DICOM images, are left out. So are results whose case was refused or has failed in a
+    later run of the batch, since its scan has changed. Of a LABELMAP and a BINARY segmentation in one folder the
     LABELMAP is sent and the BINARY is its fallback.
 
     Raises:
@@ -136,7 +137,8 @@ def find_results(source: Path) -> tuple[ResultFile, ...]:
     if not source.is_dir():
         raise InputError(f"{source} does not exist. Give the output folder of a batch, or a file.")
     found = [ResultFile(path, _sop_class(path)) for path in sorted(source.rglob("*.dcm")) if _is_visible(path, source)]
-    found = [each for each in found if each.sop_class in RESULTS]
+    journal = Journal(source)
+    found = [each for each in found if each.sop_class in RESULTS and not _is_outdated(each.path.parent, journal)]
     binary = {each.path.parent: each.path for each in found if each.sop_class == BINARY_SEG}
     labelmap = {each.path.parent for each in found if each.sop_class == LABELMAP_SEG}
     return tuple(
@@ -144,6 +146,15 @@ def find_results(source: Path) -> tuple[ResultFile, ...]:
         for each in found
         if not (each.sop_class == BINARY_SEG and each.path.parent in labelmap)
     )
+
+
+def _is_outdated(folder: Path, journal: Journal) -> bool:
+    """Whether the journal of a batch says that the results in a case's folder are not those of its last run."""
+    state = journal.read(folder.name) if folder.parent == journal.output else None
+    if state is None or state["status"] == "done":
+        return False
+    log.warning("%s is %s by now; its older results are not sent", folder.name, state["status"])
+    return True
 
 
 def push(
@@ -236,7 +247,7 @@ def _sop_class(path: Path) -> str:
     """The SOP class of a DICOM file; empty if it is none."""
     try:
         return str(dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).get("SOPClassUID", ""))
-    except (InvalidDicomError, OSError, ValueError, AttributeError):
+    except Exception:  # noqa: BLE001 - damaged bytes make pydicom raise nearly anything
         return ""
 
 

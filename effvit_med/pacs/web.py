@@ -7,23 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+from xml.etree.ElementTree import ParseError, fromstring
 
 import requests
 from dicomweb_client import DICOMwebClient
-from dicomweb_client.web import _Transaction
+from dicomweb_client.web import _load_xml_dataset, _Transaction
 
-from effvit_med.errors import PeerError, PeerUnreachableError
-from effvit_med.pacs.archives import FoundSeries, Keep, StoreOutcome, label
+from effvit_med.errors import InputError, PeerError, PeerUnreachableError
+from effvit_med.pacs.archives import FoundSeries, Keep, StoreOutcome, check_count, label
+from effvit_med.pacs.identities import read_identity
 from effvit_med.pacs.peers import WebServer
 from effvit_med.pacs.queries import Query
 
 TIMEOUT_S = (10.0, 120.0)
 PAGE = 1000
+MOST_JSON_MB = 256.0
 _BUSY = frozenset({408, 425, 429, 502, 503, 504, 507})
 _AS_STORED = (("application/dicom", "*"),)
 _SERIES_TAGS = ("0020000D", "0020000E", "00080060")  # Study and Series Instance UID, Modality
 _SOP_UID, _SOP_CLASS = "00080018", "00080016"
+_STORED, _FAILED = "00081199", "00081198"  # Referenced SOP Sequence, Failed SOP Sequence
+_STORED_UID, _REASON = "00081155", "00081197"  # in an item: Referenced SOP Instance UID, Failure Reason
 
 
 class _Client(DICOMwebClient):  # type: ignore[misc]
@@ -47,9 +53,19 @@ class _Client(DICOMwebClient):  # type: ignore[misc]
         ]
         return super()._http_get(f"{url}?{'&'.join(pairs)}" if pairs else url, None, headers, stream)
 
-    def store_file(self, content: bytes) -> Any:
-        """Store one DICOM file; the answer as a data set."""
-        return self._http_post_multipart_application_dicom(self._get_studies_url(_Transaction.STORE), [content])
+    def store_file(self, content: bytes) -> Mapping[str, Any]:
+        """Store one DICOM file; the answer as DICOM JSON, empty if it is of another kind."""
+        kind = f'multipart/related; type="application/dicom"; boundary="{uuid4()}"'
+        body = self._encode_multipart_message([content], kind)
+        response = self._http_post(self._get_studies_url(_Transaction.STORE), body, headers={"Content-Type": kind})
+        media_type = response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        answer: Any = {}
+        if response.content and media_type in ("application/dicom+json", "application/json"):
+            answer = response.json()
+        elif response.content and media_type in ("application/dicom+xml", "application/xml"):
+            tree = fromstring(response.content)  # noqa: S314 - expat bounds entities; no others are fetched
+            answer = _load_xml_dataset(tree).to_json_dict()
+        return answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
 
 
 class WebArchive:
@@ -57,7 +73,7 @@ class WebArchive:
 
     Args:
         server: where it is and how to speak to it.
-        max_answer_mb: an answer of more MiB is cut off.
+        max_answer_mb: an answer with images of more MiB is cut off; others are at `MOST_JSON_MB`.
     """
 
     def __init__(self, server: WebServer, max_answer_mb: float) -> None:
@@ -71,14 +87,15 @@ class WebArchive:
         session.verify = str(server.tls.ca) if server.tls.ca else True
         if server.tls.certificate:
             session.cert = (str(server.tls.certificate), str(server.tls.key or server.tls.certificate))
-        self._client = _Client(server.url.rstrip("/"), session=session, callback=self._limit_answer, timeout=TIMEOUT_S)
+        url = urlsplit(server.url).geturl().rstrip("/")  # HTTP:// as http://
+        self._client = _Client(url, session=session, callback=self._limit_answer, timeout=TIMEOUT_S)
         self._client.set_http_retry_params(retry=False)
 
     def find_series(self, query: Query) -> list[FoundSeries]:
         """The series that match, by QIDO-RS.
 
         Raises:
-            PeerError: if the server refuses or does not answer.
+            PeerError: if the server refuses, does not answer, or answers without end.
         """
         found: dict[str, FoundSeries] = {}
         while True:
@@ -91,6 +108,7 @@ class WebArchive:
             for series in items:
                 if series.study_uid and series.series_uid:
                     found.setdefault(series.series_uid, series)
+                    check_count(len(found), self.name)
                 if len(found) == query.limit:
                     return list(found.values())
             if len(page) < PAGE or len(found) == before:
@@ -100,7 +118,7 @@ class WebArchive:
         """The instances of a series, by QIDO-RS.
 
         Raises:
-            PeerError: if the server refuses or does not answer.
+            PeerError: if the server refuses, does not answer, or answers without end.
         """
         found: dict[str, str] = {}
         while True:
@@ -111,6 +129,7 @@ class WebArchive:
                 items = {_value(item, _SOP_UID): _value(item, _SOP_CLASS) for item in page}
             before = len(found)
             found.update({uid: sop_class for uid, sop_class in items.items() if uid})
+            check_count(len(found), self.name)
             if len(page) < PAGE or len(found) == before:
                 return found
 
@@ -129,7 +148,8 @@ class WebArchive:
         """Send files one by one, by STOW-RS.
 
         Raises:
-            PeerError: if the server does not answer, or refuses the whole request for want of permission.
+            PeerError: if the server does not answer, answers with something that is no DICOMweb, or refuses the whole
+                request for want of permission.
         """
         for path in files:
             yield self._store(path)
@@ -137,18 +157,27 @@ class WebArchive:
     def _store(self, path: Path) -> StoreOutcome:
         content = path.read_bytes()
         try:
+            sop_uid = read_identity(content).sop_uid
             with self._translated("the file", pass_on=True):
-                answer = self._client.store_file(content)
+                return self._judge(path, sop_uid, self._client.store_file(content))
+        except InputError:
+            return StoreOutcome(path, "refused", "DAMAGED", f"{label(path)} is no whole DICOM file.")
         except requests.HTTPError as error:
             status = error.response.status_code
             return StoreOutcome(path, "refused", f"HTTP_{status}", f"{self.name} refuses {label(path)}: HTTP {status}.")
-        failed = answer.get("FailedSOPSequence") or []
-        if not failed:
+
+    def _judge(self, path: Path, sop_uid: str, answer: Mapping[str, Any]) -> StoreOutcome:
+        """What an answer says of a file: stored is only what it names as stored (PS3.18 section 10.5.3)."""
+        failed = answer.get(_FAILED, {}).get("Value") or []
+        if failed:
+            reason = int(_value(failed[0], _REASON) or 0)
+            busy = reason & 0xFF00 == 0xA700
+            message = f"{self.name} does not store {label(path)}: failure reason 0x{reason:04X}."
+            return StoreOutcome(path, "busy" if busy else "refused", f"STATUS_{reason:04X}", message)
+        if any(_value(item, _STORED_UID) == sop_uid for item in answer.get(_STORED, {}).get("Value") or []):
             return StoreOutcome(path, "stored")
-        reason = int(failed[0].get("FailureReason") or 0)
-        busy = reason & 0xFF00 == 0xA700
-        message = f"{self.name} does not store {label(path)}: failure reason 0x{reason:04X}."
-        return StoreOutcome(path, "busy" if busy else "refused", f"STATUS_{reason:04X}", message)
+        message = f"{self.name} does not say that it has stored {label(path)}. Is the URL that of DICOMweb?"
+        return StoreOutcome(path, "refused", "NO_CONFIRMATION", message)
 
     @contextmanager
     def _translated(self, what: str, *, pass_on: bool = False) -> Iterator[None]:
@@ -170,21 +199,25 @@ class WebArchive:
             raise PeerError(f"{self.name} answers {what} with no JSON. Is the URL that of DICOMweb?") from error
         except requests.TooManyRedirects as error:
             raise PeerError(f"{self.name} sends us elsewhere. Name the URL that it leads to.") from error
+        except requests.exceptions.InvalidURL as error:
+            raise PeerError(f"{self.name} is no URL that can be spoken to.") from error
         except requests.RequestException as error:
             raise PeerUnreachableError(f"{self.name} does not answer ({type(error).__name__}).") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ParseError, RecursionError) as error:
             raise PeerError(f"{self.name} answers {what} with something that is no DICOMweb.") from error
 
-    def _limit_answer(self, response: requests.Response, *_: Any, **__: Any) -> requests.Response:
-        """Count the bytes of an answer while they come in."""
-        original, limit_mb, name = response.iter_content, self._limit, self.name
+    def _limit_answer(self, response: requests.Response, *_: Any, stream: bool = False, **__: Any) -> requests.Response:
+        """Count the bytes of an answer while they come in; only images are streamed."""
+        original, limit_mb = response.iter_content, self._limit if stream else MOST_JSON_MB
+        remedy = "Raise --max-series-mb." if stream else "Ask for less: narrow the query."
+        message = f"{self.name} sends more than {limit_mb:g} MiB at once. {remedy}"
 
         def iterate(*args: Any, **options: Any) -> Iterator[bytes]:
             size = 0
             for chunk in original(*args, **options):
                 size += len(chunk)
                 if size > limit_mb * 2**20:
-                    raise PeerError(f"{name} sends more than {limit_mb:g} MiB at once. Raise --max-series-mb.")
+                    raise PeerError(message)
                 yield chunk
 
         response.iter_content = iterate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -302,3 +303,44 @@ def test_fifty_jobs_with_every_fault(tmp_path: Path, options: BatchOptions, coun
     assert rows[37]["code"] == "DEVICE_ERROR"
     assert "exit code 3" in rows[29]["message"]
     assert "most likely for its memory" in rows[23]["message"]
+
+
+@pytest.mark.parametrize("below", [".", "scans"])
+def test_an_input_inside_of_the_output_is_an_error(tmp_path: Path, options: BatchOptions, below: str) -> None:
+    """All of it would be taken for results; that must not pass for a batch without cases."""
+    source = write_input(tmp_path / "scans", 1)
+    output = source if below == "." else tmp_path
+    with pytest.raises(SettingsError, match="inside of the output"):
+        run_batch(source, output, options)
+
+
+def test_a_path_that_cannot_be_looked_at_is_an_error(tmp_path: Path, options: BatchOptions) -> None:
+    """Such as one with a name of 300 letters."""
+    with pytest.raises(InputError, match="cannot be looked at"):
+        run_batch(tmp_path / ("a" * 300), tmp_path / "out", options)
+
+
+def test_results_that_no_batch_wrote_are_not_written_over(tmp_path: Path, options: BatchOptions) -> None:
+    """A folder of the case's name with the results of other files is refused, not replaced."""
+    source = write_input(tmp_path / "in", 1)
+    assert run_batch(source, tmp_path / "out", options).exit_code == 0
+    (record,) = (tmp_path / "out").glob("*/record.json")
+    content = json.loads(record.read_text())
+    content["source"]["files"][0]["sha256"] = "0" * 64
+    record.write_text(json.dumps(content))
+    shutil.rmtree(tmp_path / "out" / "journal")
+    before = record.read_bytes()
+    summary = run_batch(source, tmp_path / "out", options)
+    assert [case.code for case in summary.cases] == ["OUTPUT_TAKEN"]
+    assert record.read_bytes() == before
+
+
+def test_a_second_run_of_an_archive_does_nothing_again(tmp_path: Path, options: BatchOptions, counts: Path) -> None:
+    """Also NIfTI files, which are known by their size and time: unpacked files have the time of the archive."""
+    folder = Path(__file__).parents[2] / "sample_data" / "nifti"
+    archive = Path(shutil.make_archive(str(tmp_path / "scans"), "zip", folder))
+    options = replace(options, job=Job(output_types=("nifti",)))
+    first = run_batch(archive, tmp_path / "out", options)
+    second = run_batch(archive, tmp_path / "out", options)
+    assert (first.counts["done"], second.counts["skipped"]) == (1, 1)
+    assert len(counts.read_text().split()) == 1

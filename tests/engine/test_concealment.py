@@ -62,6 +62,48 @@ def test_uids_in_plain_values_are_hidden_however_short() -> None:
     assert plain["n"] == [1, "a"]
 
 
+def test_a_name_of_many_words_is_hidden() -> None:
+    """However long it is."""
+    name = "Doe, Jane - CT Thorax Abdomen with contrast 3 mm soft tissue kernel B30f recon 2 of 3 - a copy (4).dcm"
+    hidden = Concealment(name_parts([Path(name)])).text(f"2 files cannot be read ({name}, other.dcm).")
+    assert "Doe" not in hidden
+    assert "other.dcm" in hidden
+
+
+@pytest.mark.parametrize("name", ["mueller", "7", "CT", "mueller.dcm", " mueller", "mueller "])
+def test_a_path_is_hidden_however_plain(name: str) -> None:
+    """In a record, even where the name was not known."""
+    assert Concealment().plain({"files": [{"path": name}]})["files"][0]["path"].startswith("file_")
+
+
+@pytest.mark.parametrize("name", ["mueller", " mueller", "mueller "])
+def test_a_file_called_by_one_plain_word_is_hidden_in_texts(name: str) -> None:
+    """It has no ending by which to know it."""
+    hidden = Concealment(name_parts([Path("/arch") / name]))
+    assert "mueller" not in hidden.text(f"2 files cannot be read: {name}, other.")
+
+
+def test_a_folder_called_by_one_plain_word_stays() -> None:
+    """Our messages use such words, too."""
+    text = "The scan has one slice."
+    assert Concealment(name_parts([Path("scan/slice.dcm")])).text(text) == text
+
+
+def test_the_names_in_a_text_are_those_that_it_hides() -> None:
+    """No more and no less, so that few need to be known to hide a text."""
+    text = "2 files: IM 0001.dcm, 20240131.dcm and 3 more."
+    few = Concealment(HIDDEN.names_in([text]))
+    assert few.names == {"IM 0001.dcm", "20240131.dcm"}
+    assert few.text(text) == HIDDEN.text(text)
+
+
+def test_names_beside_a_case_are_hidden_with_its_own() -> None:
+    """Findings mention both."""
+    nifti = NiftiFile("x", Path("/a/Doe_Jane.nii.gz"), Geometry(np.eye(4), (2, 2, 2)))
+    hidden = conceal_case(nifti, frozenset({"ROE 1.nii"})).text("Doe_Jane.nii.gz and ROE 1.nii")
+    assert not any(name in hidden for name in ("Doe", "ROE"))
+
+
 def test_the_name_of_a_nifti_file_is_hidden() -> None:
     """With its ending and without."""
     hidden = conceal_case(NiftiFile("x", Path("/a/Doe_Jane.nii.gz"), Geometry(np.eye(4), (2, 2, 2))))

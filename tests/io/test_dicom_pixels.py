@@ -22,6 +22,7 @@ from pydicom.uid import (
     HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -29,6 +30,7 @@ from pydicom.uid import (
 )
 
 from effvit_med.errors import RefusedError
+from effvit_med.io.dicom_codestreams import check_codestream
 from effvit_med.io.dicom_pixels import read_plane
 from effvit_med.io.find import ReadOptions, find_cases
 from effvit_med.io.read import read_case
@@ -388,3 +390,25 @@ def test_stack_is_small_and_exact(planes: list[list[int]]) -> None:
     assert stack.array[:, 0].tolist() == planes
     fits = all(-(2**15) <= value < 2**15 for plane in planes for value in plane)
     assert stack.array.dtype == (np.int16 if fits else np.float32)
+
+
+def test_a_stream_of_another_kind_never_reaches_the_decoder(tmp_path: Path) -> None:
+    """JPEG 2000 that is called JPEG would end the whole process in GDCM; it is refused."""
+
+    def lie(index: int, dataset: Dataset) -> None:
+        dataset.Rows = dataset.Columns = 64
+        dataset.PixelData = np.zeros((64, 64), np.int16).tobytes()
+        dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+
+    save(tmp_path, make_series(2), edit=lie)
+    with pytest.raises(RefusedError, match="the JPEG stream has no size"):
+        _read(tmp_path)
+
+
+def test_the_size_of_a_jpeg_stands_in_its_frame_header() -> None:
+    """Segments before it are passed over; the size of the header must be the same."""
+    stream = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xc3\x00\x0b\x10\x00\x20\x00\x24\x01\x00\x11\x00\xff\xda"
+    check_codestream(stream, JPEGLosslessSV1, 32, 36)
+    with pytest.raises(ValueError, match="32 by 36 pixels, the header 36 by 32"):
+        check_codestream(stream, JPEGLosslessSV1, 36, 32)

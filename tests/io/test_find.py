@@ -265,3 +265,17 @@ def test_a_header_that_ends_within_the_first_look_has_no_pixels(tmp_path: Path) 
     found = find_cases(tmp_path, ReadOptions())
     assert [case.code for case in found.refused] == ["UNREADABLE_PIXELS"]
     assert "002.dcm has no pixel data" in found.refused[0].message
+
+
+def test_an_archive_with_a_damaged_entry_is_an_error_in_words(tmp_path: Path) -> None:
+    """A name that begins with a zero byte is an empty one, which the zip library cannot take."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"x")
+    content = path.read_bytes()
+    at = content.index(b"PK\x01\x02")
+    damaged = bytearray(content)
+    damaged[at + 46 : at + 47] = b"\x00"  # a name that begins with a zero byte is an empty name
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(InputError, match="cannot be unpacked"), open_input(path):
+        pass

@@ -15,7 +15,7 @@ from pynetdicom.sop_class import SegmentationStorage
 
 from effvit_med.cli import commands
 from effvit_med.errors import PeerError, PeerUnreachableError
-from effvit_med.pacs import Backoff, Peer, PullOptions, Query, open_archive, pull, push
+from effvit_med.pacs import Backoff, FoundSeries, Peer, PullOptions, Query, open_archive, pull, push
 from effvit_med.pacs.pushing import PushJournal, find_results
 from tests.pacs.archive_peer import archive_peer
 from tests.pacs.parts import data_set, make_seg, make_series, storing_peer
@@ -43,6 +43,24 @@ def test_a_pull_that_breaks_off_goes_on_with_what_is_missing(tmp_path: Path) -> 
     got = {str(image.SOPInstanceUID): image.pixel_array for image in map(dcmread, (tmp_path / "in").rglob("*.dcm"))}
     assert got.keys() == want.keys()
     assert all(np.array_equal(got[uid], want[uid]) for uid in want)
+
+
+@pytest.mark.parametrize("limit", [4, 5])
+def test_an_answer_to_a_query_without_end_is_cut_off(
+    tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With five matches, a limit of four is an error and one of five is none; the PACS answers the next caller."""
+    uids = make_series(tmp_path / "pacs", "many")
+    series = FoundSeries(uids.study, uids.series, "CT")
+    with archive_peer(tmp_path / "pacs") as peer:
+        archive = open_archive(peer.peer)
+        monkeypatch.setattr("effvit_med.pacs.archives.MOST_FOUND", limit)
+        if limit == 4:
+            with pytest.raises(PeerError, match="more than 4 matches"):
+                archive.list_instances(series)
+        else:
+            assert len(archive.list_instances(series)) == 5
+        assert len(archive.find_series(Query({"StudyInstanceUID": uids.study}))) == 1
 
 
 @NO_SOCKET
@@ -142,6 +160,18 @@ def test_a_push_to_nobody_keeps_the_files_and_ends_with_75(tmp_path: Path) -> No
         (["pull", "-o", "x", "--url", "http://u:p@127.0.0.1/", "--study", "1.2"], "carries a password"),
         (["pull", "-o", "x", "--url", "http://h/", "--study", "1.2", "--auth-env", "NOT_THERE"], "NOT_THERE"),
         (["push", "not_there", "--peer", "A@b:1"], "does not exist"),
+        (["pull", "-o", "x", "--url", "http://[::1", "--study", "1.2"], "host or port"),
+        (["pull", "-o", "x", "--url", "http://127.0.0.1:99999/x", "--study", "1.2"], "host or port"),
+        (["pull", "-o", "x", "--peer", "A@b:1", "--study", "1.2", "--tls-ca", "ca.pem"], "--tls-ca: the connection"),
+        (["push", ".", "--peer", "A@b:1", "--tls-cert", "c.pem", "--tls-key", "k.pem"], "--tls-cert, --tls-key: the"),
+        (["push", ".", "--peer", "A@b:1", "--auth-file", "secret"], "--auth-file: credentials are for DICOMweb"),
+        (["pull", "-o", "x", "--peer", "A@b:1", "--study", "1.2", "--auth-env", "A"], "--auth-env: credentials are"),
+        (["push", ".", "--url", "http://127.0.0.1/", "--tls-ca", "ca.pem"], "--tls-ca: the connection would be plain"),
+        (["push", ".", "--url", "http://127.0.0.1/", "--tls"], "--tls: the connection would be plain HTTP"),
+        (["serve", "--spool", "x", "--allow-peer", "A", "--tls-cert", "c.pem"], "--tls-cert: no connection would use"),
+        (["serve", "--spool", "x", "--allow-peer", "A", "--tls-ca", "c.pem", "--return", "A@b:1"], "--tls-ca: no"),
+        (["serve", "--spool", "x", "--allow-peer", "A", "--return-tls"], "no --return peer"),
+        (["serve", "--spool", "x", "--allow-peer", "A", "--auth-file", "secret"], "Add --return-url"),
         (["serve", "--spool", "x"], "--allow-peer"),
         (["serve", "--spool", "x", "--allow-peer", "A", "--return", "A@b:1", "--return-url", "http://c"], "not both"),
         (["nonsense"], "No such command"),
