@@ -309,7 +309,7 @@ def _settle_geometry(slices: Sequence[Dataset], geometry: Geometry, notes: list[
     cosines = np.array([part.ImageOrientationPatient for part in slices], dtype=np.float64)
     exact = geometry.directions[:, [2, 1]].T.ravel()
     differs, away = np.ptp(cosines, axis=0).max() > 0, np.abs(cosines - exact).max()
-    if differs or away > _UNIT_TOLERANCE:
+    if differs or _UNIT_TOLERANCE < away <= _JITTER:  # beyond, the labels are not on these slices, which is said later
         if away > _JITTER:
             raise GeometryError(f"The source slices are turned against each other: {cosines.tolist()[:2]} and so on.")
         for part in slices:
