@@ -250,8 +250,9 @@ def _calibrate(model: Any, tiles: Sequence[Tensor], kept: set[str]) -> Any:
     """The model in INT8 but for some operators, its ranges read from the tiles.
 
     Bias correction and channel alignment are off: they change weights for the whole graph in INT8, and a block that is
-    given back would keep the changes. The activations are symmetric: OpenVINO has no mixture of shifted INT8 and
-    bfloat16 for every convolution.
+    given back would keep the changes. Weights take half of the range of INT8: a processor without VNNI adds pairs of
+    products in 16 bits, which would overflow. The activations are symmetric: OpenVINO has no mixture of shifted INT8
+    and bfloat16 for every convolution.
     """
     nncf = import_optional("nncf", _EXTRA)
     advanced = import_optional("nncf.quantization.advanced_parameters", _EXTRA)
@@ -265,6 +266,6 @@ def _calibrate(model: Any, tiles: Sequence[Tensor], kept: set[str]) -> Any:
             subset_size=len(samples),
             ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
             advanced_parameters=advanced.AdvancedQuantizationParameters(
-                disable_bias_correction=True, disable_channel_alignment=True
+                overflow_fix=advanced.OverflowFix.ENABLE, disable_bias_correction=True, disable_channel_alignment=True
             ),
         )
