@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _seed_torch() -> None:
     """A test draws the same tensors in whatever order the tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """The commands set up logging for their process; run inside a test, they leave the next test none of it."""
+    root = logging.getLogger()
+    handlers = set(root.handlers)
+    levels = {each: each.level for each in (root, *map(logging.getLogger, ("effvit_med", "pydicom")))}
+    yield
+    for handler in set(root.handlers) - handlers:
+        if type(handler) is logging.StreamHandler:  # pytest has its own, of other types
+            root.removeHandler(handler)
+    for logger, level in levels.items():
+        logger.setLevel(level)
 
 
 @pytest.fixture(name="shared_data", scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from effvit_med.cluster.extras import require
+from effvit_med.cluster.extras import require_submitit
 from effvit_med.cluster.shard_states import Submission, clear_states, slurm_folder, write_submission
 from effvit_med.cluster.shard_task import ShardTask
 from effvit_med.cluster.slurm_array import ArrayOptions, hold_submission
@@ -40,7 +40,7 @@ def run_here(
         SettingsError: if another command submits at this moment.
         OutputError: if the folder cannot be written.
     """
-    require("submitit")
+    require_submitit()
     from submitit import LocalExecutor
 
     folder = slurm_folder(output)

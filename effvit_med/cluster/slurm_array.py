@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from effvit_med.cluster.extras import require
+from effvit_med.cluster.extras import require_submitit
 from effvit_med.cluster.shard_states import (
     Submission,
     clear_states,
@@ -113,7 +113,7 @@ def write_script(output: Path, options: ArrayOptions) -> str:
     Raises:
         EffvitError: if submitit is not installed.
     """
-    require("submitit")
+    require_submitit()
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = slurm_folder(output)
@@ -139,7 +139,7 @@ def submit_array(command: tuple[str, ...], output: Path, options: ArrayOptions) 
         OutputError: if the folder cannot be written.
         TemporaryError: if the controller does not answer.
     """
-    require("submitit")
+    require_submitit()
     check_slurm_is_here()
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError

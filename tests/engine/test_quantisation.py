@@ -174,9 +174,10 @@ def test_nothing_is_printed_and_nothing_is_left_changed(
     import_optional("nncf", "openvino")
     console = import_optional("rich", "openvino").get_console()
     monkeypatch.delenv("CI", raising=False)
+    network = trained_network()
     before = (logging.getLogger("nncf").level, console.quiet, dict(os.environ))
     capfd.readouterr()
-    OpenVinoCandidate(trained_network(), _tiles(2))
+    OpenVinoCandidate(network, _tiles(2))
     assert capfd.readouterr() == ("", "")
     assert (logging.getLogger("nncf").level, console.quiet, dict(os.environ)) == before
 
