@@ -88,7 +88,8 @@ class _Grid:
         normal = np.cross(to_patient[:3, 1], to_patient[:3, 2])
         normal /= np.linalg.norm(normal)
         thick = abs(float(normal @ to_patient[:3, 0])) if thickness_mm is None else thickness_mm
-        count = int(np.clip(2 * np.ceil((thick / SUBSLICE_MM - 1.0) / 2.0) + 1, 1, 7))
+        pairs = np.ceil(round((thick / SUBSLICE_MM - 1.0) / 2.0, 9))  # rounded: processors differ in the last digit
+        count = int(np.clip(2 * pairs + 1, 1, 7))
         offsets = (np.arange(count) - count // 2) * (thick / count)
         pixel = np.linalg.norm(to_patient[:3, 1:3], axis=0)
         return cls(to_patient, shape, np.outer(offsets, normal), thick, (float(pixel[0]), float(pixel[1])))

@@ -84,6 +84,16 @@ def test_thick_slices_blur_along_the_slice_axis() -> None:
     assert step[1] < 0.8 * step[0]
 
 
+@pytest.mark.parametrize("thickness_mm", [2.0, 6.0, 10.0])
+def test_last_digit_of_the_thickness_does_not_matter(thickness_mm: float) -> None:
+    """A slice is averaged over as many sub-slices wherever rounding puts its thickness."""
+    anatomy, affine = draw_anatomy(5), np.diag([2.0, 8.0, 8.0, 1.0])[[2, 1, 0, 3]]
+    affine[:3, 3] = -100.0
+    low, high = (np.nextafter(thickness_mm, end) for end in (0.0, 20.0))
+    scans = [render(anatomy, affine, (2, 24, 24), seed=1, thickness_mm=float(each)) for each in (low, high)]
+    assert np.array_equal(scans[0].hu, scans[1].hu)
+
+
 def test_noise_seed_leaves_labels_alone() -> None:
     """Another noise seed changes the image and not the labels."""
     affine = grid((40.0, 12.0, 12.0), (0.0, 0.0, 0.0))
