@@ -4,6 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests run in so many processes, each with one thread; a file's tests stay together
+WORKERS ?= 2
 NNUNET := $(VENV)/nnunet
 STAMP := $(VENV)/installed
 
@@ -23,7 +25,7 @@ demo: $(STAMP) ## segment the phantom that comes along and say what was made
 
 test: $(STAMP) ## all tests (some minutes)
 	@$(BIN)/python -m pytest -q -p no:randomly README.md docs # examples of a page run in its order
-	@$(BIN)/python -m pytest -q -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
 
 test-slow: $(STAMP) ## the tests that make test leaves out
 	@$(BIN)/python -m pytest -q -m slow --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
