@@ -78,32 +78,10 @@ class VoxelChange:
             GeometryError: if an index lies outside, the array is not contiguous, or the values do not fit.
         """
         places, values = _pair(labels, flat, after)
-        order, first_from_behind = np.unique(places[::-1], return_index=True)
-        return cls._from_values(order, flat_view(labels)[order], values[::-1][first_from_behind])
-
-    @classmethod
-    def made(cls, labels: LabelArray, flat: npt.ArrayLike, before: npt.ArrayLike) -> VoxelChange:
-        """What was changed by somebody who has written into the array already.
-
-        Args:
-            labels: the array as it is now, contiguous in C order; it stays as it is.
-            flat: indices in C order of the voxels that were written, in the order in which they were.
-            before: one value for all, or one for each index: what stood there; of a voxel named twice the first counts.
-
-        Returns:
-            The voxels whose value is really another.
-
-        Raises:
-            GeometryError: as of `of`.
-        """
-        places, values = _pair(labels, flat, before)
-        order, first = np.unique(places, return_index=True)
-        return cls._from_values(order, values[first], flat_view(labels)[order])
-
-    @classmethod
-    def _from_values(cls, flat: IntArray, before: LabelArray, after: LabelArray) -> VoxelChange:
-        differs = before != after
-        return cls(flat[differs], before[differs], after[differs])
+        flat, last = np.unique(places[::-1], return_index=True)
+        before, given = flat_view(labels)[flat], values[::-1][last]
+        differs = before != given
+        return cls(flat[differs], before[differs], given[differs])
 
     def where(self, kept: npt.NDArray[np.bool_]) -> VoxelChange:
         """The part of the change that a mask of its voxels keeps."""
@@ -184,16 +162,25 @@ def flat_view(labels: LabelArray) -> LabelArray:
     return labels.reshape(-1)
 
 
-def _pair(labels: LabelArray, flat: npt.ArrayLike, values: npt.ArrayLike) -> tuple[IntArray, LabelArray]:
-    """Indices and values of equal length, the values in the type of the labels."""
-    places = np.asarray(flat).reshape(-1)
+def check_places(labels: LabelArray, places: npt.NDArray[Any]) -> None:
+    """Make sure that indices in C order lie inside an array.
+
+    Raises:
+        GeometryError: if one does not, or they are no whole numbers.
+    """
     if places.size and not np.issubdtype(places.dtype, np.integer):
         raise GeometryError(f"The indices of voxels have type {places.dtype}; give whole numbers.")
-    places = places.astype(np.int64)
     if places.size and (int(places.min()) < 0 or int(places.max()) >= labels.size):
         raise GeometryError(
             f"Indices from {places.min()} to {places.max()} do not lie in labels of {labels.size} voxels."
         )
+
+
+def _pair(labels: LabelArray, flat: npt.ArrayLike, values: npt.ArrayLike) -> tuple[IntArray, LabelArray]:
+    """Indices and values of equal length, the values in the type of the labels."""
+    places = np.asarray(flat).reshape(-1)
+    check_places(labels, places)
+    places = places.astype(np.int64)
     given = np.asarray(values)
     largest = np.iinfo(labels.dtype).max
     if given.size and not (np.issubdtype(given.dtype, np.integer) and given.min() >= 0 and given.max() <= largest):

@@ -40,7 +40,8 @@ class Journal:
     Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with Journal.create(Path(folder), {"kind": "start"}) as journal:
+        ...     with Journal.create(Path(folder)) as journal:
+        ...         journal.begin({"kind": "start"})
         ...         journal.append({"kind": "edit"})
         ...     with Journal.open(Path(folder)) as journal:
         ...         [(number, event["kind"]) for number, event in journal.read()]
@@ -56,29 +57,32 @@ class Journal:
         self._stream: int | None = None
 
     @classmethod
-    def create(cls, folder: Path, first: Mapping[str, Any]) -> Journal:
-        """Begin a journal; its first line is there whole or not at all.
-
-        Args:
-            folder: where it lies.
-            first: the first event.
+    def create(cls, folder: Path) -> Journal:
+        """Take a folder for a new journal; it is there when it `begin`s.
 
         Raises:
-            OutputError: if it cannot be written, or the folder holds a journal already.
+            OutputError: if the folder holds a journal already, or does not let itself be locked.
             SettingsError: if another process has the folder.
         """
         journal = cls(folder, hold(folder))
-        try:
-            if journal.path.exists():
-                raise OutputError(f"{folder} holds a review already; resume that one, or choose another folder.")
-            line, journal._digest = _make_line(0, "", first)
-            write_text(journal.path, line.decode("utf-8"))
-            journal._next, journal._bytes = 1, len(line)
-            journal._open_stream()
-        except BaseException:
+        if journal.path.exists():
             journal.close()
-            raise
+            raise OutputError(f"{folder} holds a review already; resume that one, or choose another folder.")
         return journal
+
+    def begin(self, first: Mapping[str, Any]) -> None:
+        """Write the first event; the file is there with it whole, or not at all.
+
+        Args:
+            first: plain values for JSON.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        line, self._digest = _make_line(0, "", first)
+        write_text(self.path, line.decode("ascii"))
+        self._next, self._bytes = 1, len(line)
+        self._open_stream()
 
     @classmethod
     def open(cls, folder: Path) -> Journal:

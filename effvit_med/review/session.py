@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,13 +11,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.errors import EffvitError, GeometryError, InputError, OutputError, SettingsError
+from effvit_med.errors import EffvitError, InputError, OutputError, SettingsError
 from effvit_med.review.automatic import read_automatic, write_automatic
 from effvit_med.review.changes import LabelArray, VoxelChange, flat_view
-from effvit_med.review.journal import JOURNAL_FILE, Journal
+from effvit_med.review.journal import Journal
 from effvit_med.review.record import ReviewRecord
 from effvit_med.review.state import ReviewState, Way
-from effvit_med.review.steps import STATES, PlainPrompt, Step, check_kind, plain_prompt
+from effvit_med.review.steps import STATES, PlainPrompt, Step, check_kind, make_event, plain_prompt
 from effvit_med.volume import Finding, Provenance, Segmentation
 from effvit_med.volume import Step as Done
 
@@ -28,9 +27,10 @@ SESSION_FORMAT = "effvit-med review 1"
 class ReviewSession:
     """Labels under review, and all that is done to them.
 
-    Made by `start` or `resume`. The labels lie in the array order of the source; others may look at the array, and show
-    views of it, but only the session writes into it (`adopt` takes what a brush has written all the same). Every
-    call that changes something returns when the change is on the disk. A session may be called from any thread.
+    Made by `start` or `resume`. `labels` lie in the array order of the source; others may show views of them. What
+    somebody else writes there, such as a brush, counts when it is adopted: the session keeps labels of its own that
+    are what the journal says, and brings back what it does not take. Every call that changes something returns when
+    the change is on the disk. A session may be called from any thread, also while a brush paints.
 
     Examples:
         >>> import tempfile
@@ -75,12 +75,17 @@ class ReviewSession:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"The folder {folder} cannot be made: {error.strerror}. Choose another.") from error
-        if (folder / JOURNAL_FILE).exists():
-            raise OutputError(f"{folder} holds a review already; resume that one, or choose another folder.")
-        described = write_automatic(folder, segmentation)
-        event = _timed("start", {"format": SESSION_FORMAT, "source_note": dict(source_note), "automatic": described})
-        session = cls(Journal.create(folder, event), segmentation, source_note)
-        session._state.repeat(0, event)
+        journal = Journal.create(folder)
+        try:
+            automatic = write_automatic(folder, segmentation)
+            note = dict(source_note)
+            event = make_event("start", {"format": SESSION_FORMAT, "source_note": note, "automatic": automatic})
+            session = cls(journal, segmentation, note)
+            journal.begin(event)
+            session._state.repeat(0, event)
+        except BaseException:
+            journal.close()
+            raise
         return session
 
     @classmethod
@@ -114,8 +119,8 @@ class ReviewSession:
 
     @property
     def labels(self) -> LabelArray:
-        """The labels now: always the same array."""
-        return self._state.labels
+        """The labels to show and to paint on: always the same array."""
+        return self._state.shown
 
     @property
     def automatic(self) -> LabelArray:
@@ -181,19 +186,12 @@ class ReviewSession:
             return self._edit(change, Step(kind, value, prompt=plain_prompt(prompt), duration_s=duration_s))
 
     def adopt(
-        self,
-        flat: npt.ArrayLike,
-        before: npt.ArrayLike,
-        *,
-        kind: str,
-        value: int,
-        duration_s: float | None = None,
+        self, flat: npt.ArrayLike | None, *, kind: str, value: int, duration_s: float | None = None
     ) -> VoxelChange:
-        """Take over what a brush has already written into the labels.
+        """Take over what a brush has already written into `labels`.
 
         Args:
-            flat: indices in C order of all voxels that it wrote, in the order in which it did.
-            before: the value that stood at each, or one for all; of a voxel named twice the first counts.
+            flat: indices in C order of all voxels that it wrote; None looks for them in the whole array.
             kind: as of `apply`.
             value: as of `apply`.
             duration_s: as of `apply`.
@@ -202,14 +200,12 @@ class ReviewSession:
             What stays changed. Voxels of locked structures have their old value again.
 
         Raises:
-            GeometryError: if an index lies outside or the values do not fit.
+            GeometryError: if an index lies outside.
             SettingsError: if a label value or the kind is not known; the stroke is gone.
             OutputError: if the journal cannot be written; the stroke is gone.
         """
         with self._turn:
-            change = VoxelChange.made(self._state.labels, flat, before)
-            change.revert(self._state.labels)
-            return self._edit(change, Step(kind, value, duration_s=duration_s))
+            return self._edit(self._state.take_back(flat), Step(kind, value, duration_s=duration_s))
 
     def reset(self, value: int) -> VoxelChange:
         """Bring a structure back to what the automatic result says of it, as one step.
@@ -283,7 +279,6 @@ class ReviewSession:
             How voxels changed by that (empty for a step that changed none), or None if there is nothing to undo.
 
         Raises:
-            GeometryError: if something else has written into the labels; then nothing is undone.
             OutputError: if the journal cannot be written; then nothing is undone.
         """
         return self._move("undo")
@@ -295,7 +290,6 @@ class ReviewSession:
             How voxels changed by that, or None if there is nothing to redo.
 
         Raises:
-            GeometryError: as of `undo`.
             OutputError: as of `undo`.
         """
         return self._move("redo")
@@ -390,18 +384,12 @@ class ReviewSession:
                 return None
             number, step = stack[-1]
             change = step.voxels(backwards=way == "undo")
-            if change is not None and not change.fits(self.labels):
-                raise GeometryError(
-                    f"The {way} of step {number} does not fit the labels: something else than the session has written "
-                    "into them. Open the review again; it brings back the labels of its journal."
-                )
             self._write(way, {"of": number, "value": step.value})
             self._state.move(way, change)
-            nothing = np.zeros(0, self.labels.dtype)
-            return VoxelChange(np.zeros(0, np.int64), nothing, nothing) if change is None else change
+            return VoxelChange.of(self.labels, (), 0) if change is None else change
 
     def _write(self, word: str, content: Mapping[str, Any]) -> int:
-        event = _timed(word, content)
+        event = make_event(word, content)
         number = self._journal.append(event)
         self._state.effort.note(event)
         return number
@@ -412,7 +400,3 @@ class ReviewSession:
                 self._state.repeat(number, event)
             except (EffvitError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise InputError(f"Line {number + 1} of {self._journal.path} does not fit: {error}") from error
-
-
-def _timed(word: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": word, "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"), **content}

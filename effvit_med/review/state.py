@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from effvit_med.errors import InputError
-from effvit_med.review.changes import LabelArray, VoxelChange
+from effvit_med.review.changes import LabelArray, VoxelChange, check_places, flat_view
 from effvit_med.review.counts import VoxelCounts
 from effvit_med.review.record import Effort, StructureReview, describe_structure
 from effvit_med.review.steps import STATES, Step
@@ -25,7 +26,8 @@ class ReviewState:
 
     Attributes:
         automatic: the labels of the start; cannot be written.
-        labels: the labels now, contiguous in C order.
+        labels: the labels now, contiguous in C order; nobody else has this array.
+        shown: the same labels for others to look at and to paint on.
         counts: of their voxels.
         states: by label value.
         known: by value whether it may stand in the labels.
@@ -36,10 +38,11 @@ class ReviewState:
 
     def __init__(self, automatic: Segmentation) -> None:
         size = max((label.value for label in automatic.table), default=0) + 1
-        wide = size > 256 or automatic.labels.dtype == np.uint16
-        self.labels: LabelArray = np.array(automatic.labels, np.uint16 if wide else np.uint8, order="C")
+        labels: LabelArray = automatic.labels if size <= 256 else automatic.labels.astype(np.uint16)
+        self.labels: LabelArray = labels.copy(order="C")
         self.automatic: LabelArray = self.labels.copy()
         self.automatic.flags.writeable = False
+        self.shown: LabelArray = self.labels.copy()
         self.counts = VoxelCounts(self.automatic, automatic.geometry, size)
         self.known = np.zeros(np.iinfo(self.labels.dtype).max + 1, np.bool_)
         self.known[[0, *(label.value for label in automatic.table)]] = True
@@ -48,6 +51,25 @@ class ReviewState:
         self.stacks: dict[Way, list[tuple[int, Step]]] = {"undo": [], "redo": []}
         self.effort = Effort()
         self._table = automatic.table
+
+    def take_back(self, flat: npt.ArrayLike | None) -> VoxelChange:
+        """Undo in `shown` what others wrote there.
+
+        Args:
+            flat: indices in C order of the voxels they wrote; None looks for them everywhere.
+
+        Returns:
+            The change that would make it again.
+
+        Raises:
+            GeometryError: if an index lies outside.
+        """
+        shown, labels = flat_view(self.shown), flat_view(self.labels)
+        places = np.flatnonzero(shown != labels) if flat is None else np.asarray(flat).reshape(-1)
+        check_places(labels, places)
+        change = VoxelChange.of(self.labels, places, shown[places.astype(np.int64)])
+        shown[change.flat] = change.before
+        return change
 
     def allow(self, change: VoxelChange) -> VoxelChange:
         """The part of a change that touches no locked structure."""
@@ -113,6 +135,7 @@ class ReviewState:
         """
         if change is not None:
             change.apply(self.labels)
+            flat_view(self.shown)[change.flat] = change.after
             self.counts.follow(change)
         for value, pair in step.states.items():
             self.states[value] = pair[not backwards]

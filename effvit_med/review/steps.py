@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -106,3 +107,13 @@ def plain_prompt(prompt: PlainPrompt | Mapping[str, Any] | None) -> dict[str, An
     if prompt is None or isinstance(prompt, Mapping):
         return None if prompt is None else dict(prompt)
     return prompt.to_dict()
+
+
+def make_event(word: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What happens now, as plain values for a line of the journal.
+
+    Args:
+        word: ``start``, ``resume``, ``step``, ``look``, ``undo`` or ``redo``.
+        content: what belongs to it.
+    """
+    return {"type": word, "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"), **content}
