@@ -100,13 +100,13 @@ class Journal:
     def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """All events with their numbers; then the journal is ready for more.
 
-        A last line that is not whole is cut off.
+        A last line without an end is cut off.
 
         Yields:
             The number of a line, from 0, and its event.
 
         Raises:
-            InputError: if a line that is not the last is damaged, or the file cannot be read.
+            InputError: if a line that has an end is damaged, or the file cannot be read.
             OutputError: if the last line cannot be cut off.
         """
         self._digest, self._next, self._bytes = "", 0, 0
@@ -116,7 +116,7 @@ class Journal:
                 for line in stream:
                     event, reason = _read_line(line, self._next, self._digest)
                     if event is None:
-                        self._judge_damage(len(line), size, reason)
+                        self._judge_damage(line, size, reason)
                         break
                     self._digest, self._bytes = line[-67:-3].decode("ascii"), self._bytes + len(line)
                     self._next += 1
@@ -180,16 +180,16 @@ class Journal:
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written: {error.strerror}.") from error
 
-    def _judge_damage(self, length: int, size: int, reason: str) -> None:
-        """A line that is not whole: a finding if it is the last, else an error."""
-        if self._bytes + length < size or self._next == 0:
+    def _judge_damage(self, line: bytes, size: int, reason: str) -> None:
+        """A line that is not whole: a finding if it is the last and has no end, else an error."""
+        if line.endswith(b"\n") or self._bytes + len(line) < size or self._next == 0:
             raise InputError(
                 f"{self.path} is damaged in line {self._next + 1} (byte {self._bytes}): {reason}. What follows cannot "
                 "be trusted; take the file from a backup, or cut it before that line."
             )
         message = (
-            f"Line {self._next + 1} of {self.path.name}, the last, was not whole ({reason}); its {length} bytes were "
-            "cut off. What was being written when the program ended was not made."
+            f"Line {self._next + 1} of {self.path.name}, the last, was not whole ({reason}); its {len(line)} bytes "
+            "were cut off. What was being written when the program ended was not made."
         )
         self.findings = (*self.findings, Finding(TORN_LINE, message))
 
@@ -228,16 +228,20 @@ def hold(folder: Path) -> FileLock:
 def _make_line(number: int, before: str, event: Mapping[str, Any]) -> tuple[bytes, str]:
     """The line of an event, and its digest."""
     body = json.dumps({"number": number, "before": before, "event": event}, separators=(",", ":"), allow_nan=False)
-    digest = hashlib.sha256(body.encode("ascii")).hexdigest()
-    return f'{body[:-1]}{_DIGEST}{digest}"}}\n'.encode("ascii"), digest
+    return _seal(body.encode("ascii"))
+
+
+def _seal(body: bytes) -> tuple[bytes, str]:
+    """A line of a JSON object with its digest as last member, and that digest."""
+    digest = hashlib.sha256(body).hexdigest()
+    return body[:-1] + f'{_DIGEST}{digest}"}}\n'.encode("ascii"), digest
 
 
 def _read_line(line: bytes, number: int, before: str) -> tuple[dict[str, Any] | None, str]:
     """The event of a line, or None and what is wrong with it."""
     if not line.endswith(b"\n"):
         return None, "it has no end"
-    body = line[: -_TAIL - 1] + b"}"
-    if line[-67:-3] != hashlib.sha256(body).hexdigest().encode("ascii"):
+    if line != _seal(line[: -_TAIL - 1] + b"}")[0]:
         return None, "its content does not have the digest that it names"
     try:
         content = json.loads(line)

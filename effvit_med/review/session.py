@@ -77,10 +77,9 @@ class ReviewSession:
             raise OutputError(f"The folder {folder} cannot be made: {error.strerror}. Choose another.") from error
         journal = Journal.create(folder)
         try:
-            automatic = write_automatic(folder, segmentation)
-            note = dict(source_note)
-            event = make_event("start", {"format": SESSION_FORMAT, "source_note": note, "automatic": automatic})
-            session = cls(journal, segmentation, note)
+            content = {"source_note": dict(source_note), "automatic": write_automatic(folder, segmentation)}
+            event = make_event("start", {"format": SESSION_FORMAT, **content})
+            session = cls(journal, segmentation, source_note)
             journal.begin(event)
             session._state.repeat(0, event)
         except BaseException:
@@ -136,6 +135,11 @@ class ReviewSession:
     def locked(self) -> frozenset[int]:
         """The label values that no edit may take a voxel from or give one to."""
         return frozenset(int(value) for value in np.flatnonzero(self._state.locked))
+
+    @property
+    def edited(self) -> frozenset[int]:
+        """The label values of structures that are not, voxel for voxel, as the automatic result has them."""
+        return frozenset(value for value in self._state.states if self._state.counts.edited_fraction(value))
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -228,9 +232,9 @@ class ReviewSession:
             flat = np.flatnonzero((now == value) != (was == value))
             change = self._state.allow(VoxelChange.of(self._state.labels, flat, was[flat]))
             if len(change):
-                others = {each: pair for each, pair in self._state.shift_all(change, value).items() if each != value}
-                states = others | self._state.shift(value, "looked")
-                self._do(Step("reset", value, change.to_text(), states), change)
+                states = self._state.shift_all(change, value)
+                states.pop(value, None)
+                self._do(Step("reset", value, change.to_text(), states | self._state.shift(value, "looked")), change)
             return change
 
     def set_state(self, value: int, state: str) -> None:
@@ -337,8 +341,8 @@ class ReviewSession:
             labels = self._state.labels.copy()
             for value in without:
                 labels[labels == value] = 0
-            edited = [value for value in self._state.states if self._state.counts.edited_fraction(value)]
-            detail = {"events": self._state.effort.events, "edited": edited, "journal_digest": self._journal.digest}
+            detail = {"events": self._state.effort.events, "journal_digest": self._journal.digest}
+            detail["edited"] = sorted(self.edited)
             steps = (
                 *self.provenance.steps,
                 Done("review", round(sum(self._state.effort.active_s.values()), 3), detail),
