@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.errors import EffvitError, InputError, OutputError, SettingsError
+from effvit_med.errors import InputError, OutputError, SettingsError
 from effvit_med.review.automatic import read_automatic, write_automatic
 from effvit_med.review.changes import LabelArray, VoxelChange, flat_view
 from effvit_med.review.journal import Journal
@@ -104,7 +104,7 @@ class ReviewSession:
                 raise InputError(f"{journal.path} is no review that this version reads: its format is not known.")
             session = cls(journal, read_automatic(folder, first["automatic"]), first["source_note"])
             session._state.repeat(0, first)
-            session._replay(events)
+            session._state.repeat_all(events, journal.path)
             session._write("resume", {})
         except BaseException:
             journal.close()
@@ -397,10 +397,3 @@ class ReviewSession:
         number = self._journal.append(event)
         self._state.effort.note(event)
         return number
-
-    def _replay(self, events: Iterator[tuple[int, dict[str, Any]]]) -> None:
-        for number, event in events:
-            try:
-                self._state.repeat(number, event)
-            except (EffvitError, KeyError, IndexError, TypeError, ValueError) as error:
-                raise InputError(f"Line {number + 1} of {self._journal.path} does not fit: {error}") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.errors import InputError
+from effvit_med.errors import EffvitError, InputError
 from effvit_med.review.changes import LabelArray, VoxelChange, check_places, flat_view
 from effvit_med.review.counts import VoxelCounts
 from effvit_med.review.record import Effort, StructureReview, describe_structure
@@ -167,6 +168,22 @@ class ReviewState:
         elif word not in ("start", "resume"):
             raise InputError(f"Its event is {word!r}, which this version does not know.")
         self.effort.note(event)
+
+    def repeat_all(self, events: Iterable[tuple[int, Mapping[str, Any]]], path: Path) -> None:
+        """Do again what the events of a journal say.
+
+        Args:
+            events: with their numbers.
+            path: of the journal, for messages.
+
+        Raises:
+            InputError: if one does not fit to what came before it, or is not known; its line is named.
+        """
+        for number, event in events:
+            try:
+                self.repeat(number, event)
+            except (EffvitError, KeyError, IndexError, TypeError, ValueError) as error:
+                raise InputError(f"Line {number + 1} of {path} does not fit: {error}") from error
 
     def describe(self) -> tuple[StructureReview, ...]:
         """How each structure was reviewed, in the order of the label table."""
