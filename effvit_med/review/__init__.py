@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from effvit_med.review.changes import VoxelChange
     from effvit_med.review.record import ReviewRecord, StructureReview
+    from effvit_med.review.saving import SavedReview, save_review
     from effvit_med.review.session import ReviewSession
     from effvit_med.review.steps import STATES
 
-__all__ = ["STATES", "ReviewRecord", "ReviewSession", "StructureReview", "VoxelChange"]
+__all__ = ["STATES", "ReviewRecord", "ReviewSession", "SavedReview", "StructureReview", "VoxelChange", "save_review"]
 
 _MODULES = {
     "changes": ("VoxelChange",),
     "record": ("ReviewRecord", "StructureReview"),
+    "saving": ("SavedReview", "save_review"),
     "session": ("ReviewSession",),
     "steps": ("STATES",),
 }
