@@ -186,7 +186,7 @@ def test_unequal_slices_go_into_a_seg_only(tmp_path) -> None:
     (tmp_path / "scan").mkdir()
     volume = write_series(tmp_path / "scan", geometry)
     with ReviewSession.start(tmp_path / "review", segment(volume, random_labels(geometry.shape)), {}) as session:
-        session.apply([700, 701], SPLEEN.value, kind="click", value=SPLEEN.value)
+        session.apply([300, 301, 302, 303], SPLEEN.value, kind="click", value=SPLEEN.value)
         with pytest.raises(OutputError, match="unequal distances"):
             save_review(session, volume, tmp_path / "out", BOTH)
         assert not (tmp_path / "out").exists()
