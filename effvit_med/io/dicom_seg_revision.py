@@ -40,8 +40,8 @@ class Revision:
     """How a segmentation differs from the automatic one.
 
     Attributes:
-        mark: what sets this version apart from all others of the same run, such as the digest of the journal of the
-            review; the UIDs follow from it.
+        mark: what sets this version apart from all others of the same run, such as the times of its first and
+            last change; the UIDs follow from it.
         edited: the label values that a person changed; their segments are SEMIAUTOMATIC, all others AUTOMATIC.
         predecessor: the automatic segmentation, if there is a file of it.
     """

@@ -78,6 +78,7 @@ class Journal:
 
         Raises:
             OutputError: if it cannot be written.
+            SettingsError: if the event holds values that JSON has not.
         """
         line, self._digest = _make_line(0, "", first)
         write_text(self.path, line.decode("ascii"))
@@ -137,6 +138,7 @@ class Journal:
 
         Raises:
             OutputError: if it cannot be written; then the journal is as it was, and the event did not happen.
+            SettingsError: if the event holds values that JSON has not.
         """
         if self._stream is None:
             raise OutputError(f"{self.path} is closed; open the review again.")
@@ -227,8 +229,19 @@ def hold(folder: Path) -> FileLock:
 
 def _make_line(number: int, before: str, event: Mapping[str, Any]) -> tuple[bytes, str]:
     """The line of an event, and its digest."""
-    body = json.dumps({"number": number, "before": before, "event": event}, separators=(",", ":"), allow_nan=False)
+    content = {"number": number, "before": before, "event": event}
+    try:
+        body = json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"What happened cannot be written down: it holds what is no JSON: {error}.") from error
     return _seal(body.encode("ascii"))
+
+
+def _plain(value: Any) -> Any:
+    """The JSON form of a numpy value."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} {value!r}")
 
 
 def _seal(body: bytes) -> tuple[bytes, str]:

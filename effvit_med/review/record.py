@@ -10,7 +10,7 @@ from typing import Any
 from effvit_med import NOT_FOR_CLINICAL_USE
 from effvit_med.review.counts import VoxelCounts
 from effvit_med.review.steps import CLICK_KINDS, OWN_KINDS
-from effvit_med.volume import Label
+from effvit_med.volume import Label, Provenance
 
 RECORD_FORMAT = "effvit-med review record 1"
 
@@ -63,7 +63,8 @@ class ReviewRecord:
         weights_sha256: of the weights of the model.
         versions: of the programs that made the automatic result.
         started: time of the first event, ISO 8601.
-        ended: time of the last.
+        changed: time of the last event that changed something.
+        ended: time of the last event.
         sittings: how often the review was opened.
         events: how many lines the journal has.
         undone: how often something was undone.
@@ -78,12 +79,47 @@ class ReviewRecord:
     weights_sha256: str
     versions: Mapping[str, str]
     started: str
+    changed: str
     ended: str
     sittings: int
     events: int
     undone: int
     journal_digest: str
     notice: str = NOT_FOR_CLINICAL_USE
+
+    @classmethod
+    def of(
+        cls,
+        structures: tuple[StructureReview, ...],
+        effort: Effort,
+        automatic: Provenance,
+        source_note: Mapping[str, Any],
+        journal_digest: str,
+    ) -> ReviewRecord:
+        """The record of a review as it stands.
+
+        Args:
+            structures: as of the attributes.
+            effort: of the reviewer.
+            automatic: how the automatic result was made.
+            source_note: as of the attributes.
+            journal_digest: as of the attributes.
+        """
+        return cls(
+            structures=structures,
+            source_note=source_note,
+            identity=automatic.identity(),
+            bundle=(automatic.bundle, automatic.bundle_version),
+            weights_sha256=automatic.weights_sha256,
+            versions=automatic.versions,
+            started=effort.started,
+            changed=effort.changed,
+            ended=effort.ended,
+            sittings=effort.sittings,
+            events=effort.events,
+            undone=effort.undone,
+            journal_digest=journal_digest,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values for JSON."""
@@ -107,6 +143,7 @@ class Effort:
     active_s: dict[int, float] = field(default_factory=dict)
     drawing_s: dict[int, float] = field(default_factory=dict)
     started: str = ""
+    changed: str = ""
     ended: str = ""
     sittings: int = 0
     events: int = 0
@@ -121,6 +158,8 @@ class Effort:
         before, self.ended = self.ended, str(event["time"])
         self.started = self.started or self.ended
         self.events += 1
+        if event["type"] not in ("resume", "look"):
+            self.changed = self.ended
         kind, value = event.get("kind", ""), int(event.get("value", 0))
         if event["type"] in ("start", "resume"):
             self.sittings += 1

@@ -67,7 +67,7 @@ def save_review(
     """Write what a review came to; rejected structures are left out of all but the record.
 
     The record is written last: with it the files beside it are whole and of one state of the review. The session goes
-    on, and may be saved again; each state of a review has UIDs of its own.
+    on, and may be saved again; each state of a review has UIDs of its own, and the same after it was opened again.
 
     Args:
         session: the review.
@@ -89,13 +89,13 @@ def save_review(
     _check_scan(session, volume)
     before = read_predecessor(predecessor) if predecessor is not None else None
     _check_types(volume, types, before)
-    record = session.record()
-    rejected = frozenset(row.value for row in record.structures if row.state == "rejected")
-    made = _without_rows(session.segmentation(without=rejected), rejected)
+    record, made = session.snapshot()
+    made = _without_rows(made, frozenset(row.value for row in record.structures if row.state == "rejected"))
     made = made.with_provenance(replace(made.provenance, source=volume.source))
-    revision = Revision(record.journal_digest, session.edited, before)
+    edited = frozenset(row.value for row in record.structures if row.edited_fraction)
+    revision = Revision(f"{record.started} {record.changed}", edited, before)
     seg = replace(seg or SegOptions(series_number=SERIES_NUMBER), revision=revision)
-    dated = made.with_provenance(replace(made.provenance, started=record.ended))
+    dated = made.with_provenance(replace(made.provenance, started=record.changed))
     writers: dict[ReviewOutput, Callable[[Path], tuple[str, ...] | None]] = {
         "dicom-seg": lambda path: write_dicom_seg(dated, path, seg),
         "nifti": lambda path: write_nifti(made, path),

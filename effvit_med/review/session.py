@@ -273,6 +273,7 @@ class ReviewSession:
         """
         with self._turn:
             self.table.by_value(value)
+            locked = bool(locked)
             if bool(self._state.locked[value]) != locked:
                 self._do(Step("lock", value, locks={value: (not locked, locked)}), None)
 
@@ -299,7 +300,7 @@ class ReviewSession:
         return self._move("redo")
 
     def volumes_ml(self) -> dict[int, float]:
-        """The volume of each structure by label value."""
+        """The volume of each structure by label value; does not wait for a change that is under way."""
         return {label.value: self._state.counts.volume_ml(label.value) for label in self.table}
 
     def edited_fraction(self, value: int) -> float:
@@ -313,21 +314,14 @@ class ReviewSession:
     def record(self) -> ReviewRecord:
         """What the review came to so far."""
         with self._turn:
-            effort, made = self._state.effort, self.provenance
-            return ReviewRecord(
-                structures=self._state.describe(),
-                source_note=self.source_note,
-                identity=made.identity(),
-                bundle=(made.bundle, made.bundle_version),
-                weights_sha256=made.weights_sha256,
-                versions=made.versions,
-                started=effort.started,
-                ended=effort.ended,
-                sittings=effort.sittings,
-                events=effort.events,
-                undone=effort.undone,
-                journal_digest=self._journal.digest,
-            )
+            structures, effort = self._state.describe(), self._state.effort
+            return ReviewRecord.of(structures, effort, self.provenance, self.source_note, self._journal.digest)
+
+    def snapshot(self) -> tuple[ReviewRecord, Segmentation]:
+        """The record and, of the same moment, the labels without the rejected structures."""
+        with self._turn:
+            rejected = frozenset(value for value, state in self._state.states.items() if state == "rejected")
+            return self.record(), self.segmentation(without=rejected)
 
     def segmentation(self, *, without: frozenset[int] = frozenset()) -> Segmentation:
         """The labels as they are, as a segmentation of their own that says in its provenance that it was reviewed.

@@ -63,11 +63,11 @@ class Step:
 
     def to_event(self) -> dict[str, Any]:
         """The step as plain values for a line of the journal; what is empty is left out."""
-        plain: dict[str, Any] = {"kind": self.kind, "value": self.value, "change": self.change}
-        plain["states"] = [[value, *pair] for value, pair in self.states.items()]
-        plain["locks"] = [[value, *pair] for value, pair in self.locks.items()]
+        plain: dict[str, Any] = {"kind": self.kind, "value": int(self.value), "change": self.change}
+        plain["states"] = [[int(value), *pair] for value, pair in self.states.items()]
+        plain["locks"] = [[int(value), *pair] for value, pair in self.locks.items()]
         plain |= {"prompt": self.prompt, "duration_s": self.duration_s}
-        return {name: value for name, value in plain.items() if value not in ("", [], None)}
+        return {name: value for name, value in plain.items() if value is not None and value != "" and value != []}
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Step:

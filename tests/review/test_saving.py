@@ -145,11 +145,13 @@ def test_saving_again_leaves_nothing_old(session, volume, tmp_path) -> None:
 
 
 def test_it_works_after_a_restart(session, volume, tmp_path) -> None:
-    """The journal knows no folders; the scan that is given says where the slices lie."""
+    """The journal knows no folders: the scan says where the slices lie. What was not changed is the same object."""
     now = session.labels.copy()
+    before = save_review(session, volume, tmp_path / "out", ["dicom-seg"]).files["dicom-seg"].read_bytes()
     session.close()
     with ReviewSession.resume(tmp_path / "review") as again:
         saved = save_review(again, volume, tmp_path / "out", ["dicom-seg"])
+    assert saved.files["dicom-seg"].read_bytes() == before
     assert np.array_equal(read_seg(saved.files["dicom-seg"], volume)["liver"], now == LIVER.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from effvit_med.errors import GeometryError, InputError, OutputError, SettingsEr
 from effvit_med.review import ReviewSession
 from effvit_med.review.automatic import AUTOMATIC_FILE
 from effvit_med.review.journal import JOURNAL_FILE, Journal
+from effvit_med.review.record import Effort
 from effvit_med.volume import Volume
 from effvit_med.volume.measurements import measure
 from tests.review.scene import KIDNEY, LIVER, SPLEEN, make_automatic
@@ -118,7 +120,6 @@ def test_a_stroke_is_adopted(session: ReviewSession) -> None:
     before, flat = session.labels.copy(), places(session, 0)[:5]
     session.labels.reshape(-1)[flat] = KIDNEY
     assert session.adopt(flat, kind="brush", value=KIDNEY).after.tolist() == [KIDNEY] * 5
-    assert np.array_equal(places(session, KIDNEY)[:0], flat[:0])
     with reopen(session) as again:
         assert (again.labels.reshape(-1)[flat] == KIDNEY).all()
         again.undo()
@@ -239,6 +240,8 @@ def test_rejected_structures_can_be_left_out(session: ReviewSession) -> None:
         (lambda session: session.apply([0], LIVER, kind="click", value=99), SettingsError),
         (lambda session: session.apply([0], LIVER, kind="reset", value=LIVER), SettingsError),
         (lambda session: session.apply([0], LIVER, kind="Two words", value=LIVER), SettingsError),
+        (lambda session: session.apply([0], LIVER, kind="click", value=LIVER, prompt={"at": {1}}), SettingsError),
+        (lambda session: session.apply([0], LIVER, kind="click", value=LIVER, duration_s=float("nan")), SettingsError),
         (lambda session: session.apply([10**6], LIVER, kind="click", value=LIVER), GeometryError),
         (lambda session: session.adopt([10**6], kind="brush", value=LIVER), GeometryError),
         (lambda session: session.reset(99), SettingsError),
@@ -249,6 +252,7 @@ def test_rejected_structures_can_be_left_out(session: ReviewSession) -> None:
 )
 def test_a_mistake_changes_nothing(session: ReviewSession, act, error) -> None:
     """A wrong call is an error; labels and journal stay as they are."""
+    assert session.labels[0, 0, 0] != LIVER
     before, journal = session.labels.copy(), (session.folder / JOURNAL_FILE).read_bytes()
     with pytest.raises(error):
         act(session)
@@ -312,3 +316,52 @@ def test_an_event_of_another_version_is_an_error(session: ReviewSession) -> None
     session._journal.append({"type": "dream", "time": "2024-01-01T00:00:00+00:00"})
     with pytest.raises(InputError, match=r"Line 2 of .* 'dream', which this version does not know"):
         reopen(session)
+
+
+def test_numpy_values_are_written_down(session: ReviewSession) -> None:
+    """Label values and prompts may come straight out of arrays."""
+    liver = np.uint8(LIVER)
+    session.apply(places(session, 0)[:2], liver, kind="click", value=liver, prompt={"index": np.array([0.5, 1.0])})
+    session.set_state(liver, "accepted")
+    session.set_locked(np.uint8(KIDNEY), np.bool_(True))
+    with reopen(session) as again:
+        assert again.locked == {LIVER, KIDNEY}
+        assert again.record().structures[0].clicks == 1
+
+
+def test_clicks_and_strokes_from_two_threads(session: ReviewSession) -> None:
+    """While one thread clicks, another one paints and adopts: the journal holds what the labels show."""
+
+    def click() -> None:
+        draw = np.random.default_rng(1)
+        for _ in range(150):
+            session.apply(draw.integers(0, 192, 40), int(draw.choice([0, LIVER])), kind="click", value=LIVER)
+
+    draw = np.random.default_rng(2)
+    with ThreadPoolExecutor(1) as pool:
+        clicks = pool.submit(click)
+        for _ in range(150):
+            flat = draw.integers(0, 192, 40)
+            session.labels.reshape(-1)[flat] = int(draw.choice([SPLEEN, KIDNEY]))
+            session.adopt(flat, kind="brush", value=SPLEEN)
+        clicks.result()
+    assert len(session.adopt(None, kind="brush", value=SPLEEN)) == 0
+    now, volumes = session.labels.copy(), session.volumes_ml()
+    with reopen(session) as again:
+        assert np.array_equal(again.labels, now)
+        assert again.volumes_ml() == pytest.approx(volumes)
+
+
+def test_a_pause_counts_no_more_than_two_minutes() -> None:
+    """Whoever goes to lunch does not review meanwhile, nor between two sittings."""
+    effort = Effort()
+    for word, time in (
+        ("start", "10:00"),
+        ("step", "10:01"),
+        ("step", "11:30"),
+        ("resume", "15:00"),
+        ("undo", "15:00"),
+    ):
+        effort.note({"type": word, "kind": "brush", "value": LIVER, "time": f"2024-01-01T{time}:00+00:00"})
+    assert effort.active_s == {LIVER: 60.0 + 120.0}
+    assert (effort.strokes, effort.undone, effort.sittings) == ({LIVER: 2}, 1, 2)
