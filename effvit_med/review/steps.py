@@ -19,6 +19,8 @@ CLICK_KINDS = frozenset({"click", "point"})
 OWN_KINDS = frozenset({"state", "lock", "reset"})
 """Kinds of steps that the session makes itself."""
 
+_ALWAYS = ("value", "duration_s")
+
 
 @runtime_checkable
 class PlainPrompt(Protocol):
@@ -67,7 +69,10 @@ class Step:
         plain["states"] = [[int(value), *pair] for value, pair in self.states.items()]
         plain["locks"] = [[int(value), *pair] for value, pair in self.locks.items()]
         plain |= {"prompt": self.prompt, "duration_s": self.duration_s}
-        return {name: value for name, value in plain.items() if value is not None and value != "" and value != []}
+        empty = [
+            name for name, value in plain.items() if value is None or (isinstance(value, str | list) and not value)
+        ]
+        return {name: value for name, value in plain.items() if name not in empty}
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Step:

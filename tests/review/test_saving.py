@@ -11,6 +11,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813  # its usual name
 
 from effvit_med.errors import GeometryError, InputError, OutputError, SettingsError
 from effvit_med.io import SegOptions, write_dicom_seg
@@ -18,8 +19,8 @@ from effvit_med.io.nifti import read_nifti
 from effvit_med.review import ReviewSession, save_review
 from effvit_med.review.saving import REVIEW_FILES
 from effvit_med.volume import Volume
-from tests.io.independent import errors_of
-from tests.io.source_series import LEFT, LIVER, SPLEEN, axial, random_labels, segment, write_series
+from tests.io.independent import errors_of, read_with_dcmqi
+from tests.io.source_series import LEFT, LIVER, RIGHT, SPLEEN, axial, random_labels, segment, write_series
 
 BOTH = ("dicom-seg", "nifti")
 
@@ -88,6 +89,9 @@ def test_the_predecessor_is_named(session, volume, automatic, tmp_path, kind) ->
     assert series.ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
     if kind == "binary":
         assert errors_of(saved.files["dicom-seg"]) == errors_of(automatic)
+        images = read_with_dcmqi(saved.files["dicom-seg"], tmp_path / "dcmqi")
+        found = sum(int((sitk.GetArrayFromImage(image) > 0).sum()) for image in images)
+        assert found == np.isin(session.labels, [LIVER.value, SPLEEN.value, RIGHT.value]).sum()
 
 
 def test_a_review_without_edits_is_another_object(volume, automatic, tmp_path) -> None:
