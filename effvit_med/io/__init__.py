@@ -3,6 +3,7 @@
 from effvit_med.io.colours import write_slicer_colours, write_snap_labels
 from effvit_med.io.dicom_origin import why_no_dicom
 from effvit_med.io.dicom_seg import SegOptions, why_no_dicom_seg, write_dicom_seg
+from effvit_med.io.dicom_seg_revision import Predecessor, Revision, read_predecessor
 from effvit_med.io.dicom_sr import write_dicom_sr
 from effvit_med.io.find import (
     DicomSeries,
@@ -25,13 +26,16 @@ __all__ = [
     "DicomSeries",
     "Found",
     "NiftiFile",
+    "Predecessor",
     "ReadOptions",
     "RefusedCase",
+    "Revision",
     "SegOptions",
     "SetAside",
     "open_input",
     "read_case",
     "read_nifti",
+    "read_predecessor",
     "why_no_dicom",
     "why_no_dicom_seg",
     "write_confidence",

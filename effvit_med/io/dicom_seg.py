@@ -31,6 +31,7 @@ from effvit_med.io.dicom_seg_frames import (
     shrink_headers,
 )
 from effvit_med.io.dicom_seg_headers import Headers, Reference, make_uid, read_headers
+from effvit_med.io.dicom_seg_revision import Revision, refer_to_predecessor
 from effvit_med.io.dicom_seg_segments import (
     MANUFACTURER,
     contributing_equipment,
@@ -68,6 +69,7 @@ class SegOptions:
         series_number: Series Number (0020,0011) of the new series, at least 1.
         strip_free_text: leave out attributes of the source that may hold text about the patient, such as Patient
             Comments and Study Description. Names and identifiers stay: this does not anonymise.
+        revision: what a person changed, where the labels were reviewed.
 
     Raises:
         OutputError: if a value is not one of these.
@@ -76,6 +78,7 @@ class SegOptions:
     segmentation_type: Literal["binary", "labelmap", "fractional", "auto"] = "binary"
     series_number: int = 900
     strip_free_text: bool = True
+    revision: Revision | None = None
 
     def __post_init__(self) -> None:
         if self.segmentation_type not in SEG_TYPES:
@@ -217,10 +220,12 @@ def _choose_content(segmentation: Segmentation, options: SegOptions) -> _Content
 
 
 def _build(segmentation: Segmentation, headers: Headers, content: _Content, options: SegOptions) -> Dataset:
-    provenance = segmentation.provenance
+    provenance, revision = segmentation.provenance, options.revision
+    edited = revision.edited if revision else frozenset()
     drawn = digest_labels(segmentation.labels)
     job = (
         provenance.identity(), drawn, content.kind, str(options.strip_free_text), str(options.series_number),
+        *(revision.identify() if revision else ()),
     )  # fmt: skip
     marks = mark_slices(content.counts, content.numbers[0], segmentation.labels.dtype)
     try:
@@ -231,7 +236,11 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
             fractional_type="PROBABILITY",
             max_fractional_value=MAX_FRACTION,
             segment_descriptions=describe_segments(
-                content.labels, content.numbers, provenance, FRACTION_MEANING if content.kind == "fractional" else ""
+                content.labels,
+                content.numbers,
+                provenance,
+                FRACTION_MEANING if content.kind == "fractional" else "",
+                edited=edited,
             ),
             series_instance_uid=make_uid("series", *job),
             series_number=options.series_number,
@@ -242,7 +251,7 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
             content_label=CONTENT_LABEL,
             transfer_syntax_uid=ExplicitVRLittleEndian,
             omit_empty_frames=not content.empty,
-            contributing_equipment=[contributing_equipment(provenance)],
+            contributing_equipment=[contributing_equipment(provenance, reviewed=revision is not None)],
             **describe_series(provenance, headers.slices[0]),
             **date_content(provenance, headers.slices[0]),
         )
@@ -256,6 +265,8 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
     _settle(dataset, make_uid("dimensions", *job))
     slices = slices_of_frames(dataset, headers)
     _name_sources(dataset, headers, slices)
+    if revision and revision.predecessor:
+        refer_to_predecessor(dataset, revision.predecessor)
     keep_zone(dataset, headers.slices[0])
     values = [label.value for label in content.labels]
     if content.kind == "labelmap":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import highdicom as hd
@@ -34,7 +35,12 @@ def long_string(text: str) -> str:
 
 
 def describe_segments(
-    labels: Sequence[Label], numbers: Sequence[int], provenance: Provenance, meaning: str = ""
+    labels: Sequence[Label],
+    numbers: Sequence[int],
+    provenance: Provenance,
+    meaning: str = "",
+    *,
+    edited: AbstractSet[int] = frozenset(),
 ) -> list[Any]:
     """One highdicom SegmentDescription per label, with coded meaning, side, colour, algorithm and tracking UID.
 
@@ -43,12 +49,16 @@ def describe_segments(
         numbers: the segment number of each.
         provenance: how the segmentation was made.
         meaning: what the values of a voxel mean, where that is not plain.
+        edited: the label values that a person changed.
 
     Returns:
         The descriptions, in the order of ``labels``.
     """
     algorithm = identify_algorithm(provenance)
     described = [_describe(label, number, algorithm, provenance) for label, number in zip(labels, numbers, strict=True)]
+    for label, item in zip(labels, described, strict=True):
+        if label.value in edited:
+            item.SegmentAlgorithmType = hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC.value
     for item in described if meaning else ():
         item.SegmentDescription = meaning
     return described
@@ -93,18 +103,23 @@ def software_versions(provenance: Provenance) -> list[str]:
     return [long_string(f"{name} {provenance.versions[name]}") for name in names] or ["unknown"]
 
 
-def contributing_equipment(provenance: Provenance) -> Any:
+def contributing_equipment(provenance: Provenance, *, reviewed: bool = False) -> Any:
     """This program as a highdicom ContributingEquipment.
+
+    Args:
+        provenance: how the segmentation was made.
+        reviewed: whether a person has looked at the result.
 
     Source:
         DICOM PS3.3 section C.12.1 (Contributing Equipment Sequence); PS3.16 CID 7005.
     """
+    made = "Automatic segmentation, reviewed by a person." if reviewed else "Automatic segmentation."
     return hd.ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=long_string(provenance.bundle) or "unnamed",
         software_versions=software_versions(provenance),
-        contribution_description=f"Automatic segmentation. {provenance.notice} Identity {provenance.identity()}.",
+        contribution_description=f"{made} {provenance.notice} Identity {provenance.identity()}.",
     )
 
 

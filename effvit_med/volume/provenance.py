@@ -7,9 +7,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from effvit_med import NOT_FOR_CLINICAL_USE
+from effvit_med.errors import SettingsError
 from effvit_med.volume.volume import Finding, Source, SourceFile
 
 
@@ -96,6 +98,31 @@ class Provenance:
         plain["identity"] = self.identity()
         return plain
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Provenance:
+        """The record that `to_dict` gave, also after a way through JSON; paths of source files are names only.
+
+        Args:
+            plain: what `to_dict` returned.
+
+        Raises:
+            SettingsError: if the values are not such a record.
+
+        Examples:
+            >>> made = Provenance("demo", "1", "", {"window": [8, 8, 8]}, {}, "cpu", "2024-01-01T00:00:00+00:00")
+            >>> Provenance.from_dict(made.to_dict()) == made
+            True
+        """
+        names = [each.name for each in dataclasses.fields(cls)]
+        try:
+            values = {name: plain[name] for name in names}
+            values["steps"] = tuple(Step(**step) for step in values["steps"])
+            values["findings"] = tuple(Finding(**finding) for finding in values["findings"])
+            values["source"] = _source_from_dict(values["source"]) if values["source"] else None
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingsError(f"This is no record of how a segmentation was made: {error!r}.") from error
+
 
 def _identify(file: SourceFile) -> list[str | int]:
     frame = [file.frame] if file.frame else []  # several volumes may come from one file
@@ -107,3 +134,8 @@ def _source_to_dict(source: Source) -> dict[str, Any]:
     for file in plain["files"]:
         file["path"] = file["path"].name  # a record carries no folder names: they may hold patient names
     return plain
+
+
+def _source_from_dict(plain: Mapping[str, Any]) -> Source:
+    files = tuple(SourceFile(**{**file, "path": Path(file["path"])}) for file in plain["files"])
+    return Source(**{**plain, "files": files, "findings": tuple(Finding(**each) for each in plain["findings"])})

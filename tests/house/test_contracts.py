@@ -19,6 +19,7 @@ BREACHES = {
     "io knows no engine": ("io/tables.py", "import effvit_med.engine", "One way"),
     "io and transforms do not meet": ("transforms/spatial.py", "import effvit_med.io", "One way"),
     "formats only in io": ("engine/batch.py", "import pydicom", "File formats only in io"),
+    "formats not in the review": ("review/saving.py", "import pydicom", "File formats only in io"),
     "MONAI not in the engine": ("engine/batch.py", "import monai", "MONAI and ignite only"),
     "no toolkit": ("cli.py", "import napari", "No GUI toolkit"),
     "no hidden cycle": ("engine/tiling.py", "def f():\n    import effvit_med.engine.batch", "No cycles"),
