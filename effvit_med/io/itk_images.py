@@ -193,7 +193,7 @@ def as_segmentation(volume: Volume, array: npt.NDArray[Any], table: LabelTable |
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 65535 or not np.array_equal(array, np.rint(array)):
         raise InputError(f"{name} holds values from {low:g} to {high:g}; labels are whole numbers from 0 to 65535.")
-    labels = array.astype(np.uint8 if high < 256 else np.uint16)
+    labels = array.astype(np.uint8) if high < 256 else array.astype(np.uint16)
     table = table or plain_table(np.unique(labels).tolist())
     findings = volume.source.findings if volume.source else ()
     provenance = Provenance("", "", "", {}, {}, "", "", volume.source, findings=findings)

@@ -167,12 +167,12 @@ class DisplayGrid:
         Args:
             array: on the true grid.
         """
-        return np.flip(array.transpose(self.axes), [axis for axis in range(3) if self.flips[axis]])
+        return np.flip(array.transpose(self.axes), tuple(axis for axis in range(3) if self.flips[axis]))
 
     def unview(self, shown: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """The array on the true grid of one that is shown; shares the memory, and is the inverse of `view`."""
         back = [self.axes.index(axis) for axis in range(3)]
-        return np.flip(shown, [axis for axis in range(3) if self.flips[axis]]).transpose(back)
+        return np.flip(shown, tuple(axis for axis in range(3) if self.flips[axis])).transpose(back)
 
     def to_index(self, shown_index: npt.ArrayLike) -> FloatArray:
         """Indices on the true grid of indices of what is shown.
@@ -242,12 +242,14 @@ class LayerRecord:
         volume: the scan it shows, or that its labels belong to; None if not known.
         segmentation: of a layer of labels: as it was opened or made; None for a scan.
         is_resampled: whether the layer shows voxels made for display, on another grid than the scan's.
+        digest: of the labels as they were opened or made, to know whether they were painted on; empty if not known.
     """
 
     grid: DisplayGrid
     volume: Volume | None = None
     segmentation: Segmentation | None = None
     is_resampled: bool = False
+    digest: str = ""
 
 
 def record_of(metadata: Any) -> LayerRecord | None:
@@ -275,7 +277,7 @@ def foreign_grid(affine: npt.ArrayLike, shape: Sequence[int]) -> DisplayGrid:
 def _centre_of(geometry: Geometry) -> FloatArray:
     """Midway between the first and the last voxel."""
     last = np.array(geometry.shape) - 1.0
-    return geometry.index_to_world([[0.0, 0.0, 0.0], last]).mean(axis=0)
+    return np.asarray(geometry.index_to_world(np.stack([np.zeros(3), last])).mean(axis=0), dtype=np.float64)
 
 
 def _ends(geometry: Geometry) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from effvit_med.errors import InputError
 from effvit_med.volume import Geometry, LabelTable, Segmentation, Volume
+from effvit_med.volume.counts import digest_labels
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, DisplayGrid, LayerRecord, record_of
 from napari_effvit_med.windows import windows_for
 
@@ -100,10 +101,11 @@ def as_labels_layer(
     """
     array, grid, resampled = _place(segmentation.labels, segmentation.geometry, frame, nearest=True)
     array = array if array.flags.writeable else array.copy()
+    digest = "" if resampled else digest_labels(array)
     source = segmentation.provenance.source
     arguments = {
         "name": name or (f"{source.files[0].path.name}" if source and source.files else "labels"),
-        "metadata": {METADATA_KEY: LayerRecord(grid, volume, segmentation, resampled)},
+        "metadata": {METADATA_KEY: LayerRecord(grid, volume, segmentation, resampled, digest)},
         "opacity": 0.5,
         "features": features_of(segmentation.table),
         **grid.layer_arguments(),
@@ -136,8 +138,10 @@ def features_of(table: LabelTable) -> dict[str, list[Any]]:
 def colours_of(table: LabelTable) -> dict[int | None, Any]:
     """The colours of label values as napari's ``DirectLabelColormap`` takes them; background is clear."""
     clear = np.zeros(4, np.float32)
-    shown = {label.value: np.array([*(part / 255 for part in label.colour), 1.0], np.float32) for label in table}
-    return {None: clear, 0: clear, **shown}
+    colours: dict[int | None, Any] = {None: clear, 0: clear}
+    for label in table:
+        colours[label.value] = np.array([*(part / 255 for part in label.colour), 1.0], np.float32)
+    return colours
 
 
 def current_frame() -> DisplayFrame | None:
