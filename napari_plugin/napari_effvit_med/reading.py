@@ -108,6 +108,7 @@ def as_labels_layer(
         "metadata": {METADATA_KEY: LayerRecord(grid, volume, segmentation, resampled, digest)},
         "opacity": 0.5,
         "features": features_of(segmentation.table),
+        **_colour_argument(segmentation.table),
         **grid.layer_arguments(),
     }
     return grid.view(array), arguments, "labels"
@@ -142,6 +143,14 @@ def colours_of(table: LabelTable) -> dict[int | None, Any]:
     for label in table:
         colours[label.value] = np.array([*(part / 255 for part in label.colour), 1.0], np.float32)
     return colours
+
+
+def _colour_argument(table: LabelTable) -> dict[str, Any]:
+    try:
+        from napari.utils.colormaps import DirectLabelColormap
+    except ImportError:
+        return {}
+    return {"colormap": DirectLabelColormap(color_dict=colours_of(table))}
 
 
 def current_frame() -> DisplayFrame | None:
