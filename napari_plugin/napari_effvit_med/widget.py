@@ -288,8 +288,8 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             layer.contrast_limits = window.limits_of(layer.data)
 
     def _show_scale_bar(self) -> None:
-        canvas = getattr(self.viewer, "canvas", None)
-        bar = canvas.overlays.scale_bar if hasattr(canvas, "overlays") else self.viewer.scale_bar
+        overlays = getattr(getattr(self.viewer, "canvas", None), "overlays", None)
+        bar = self.viewer.scale_bar if overlays is None else overlays.scale_bar
         bar.visible = True
 
     def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
@@ -317,6 +317,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self._timer.stop()
         self.controller.close()
         self.letters.remove()
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+            self._window = None
         self.viewer.layers.events.inserted.disconnect(self._update_layers)
         self.viewer.layers.events.removed.disconnect(self._update_layers)
         for layer in self.viewer.layers:
