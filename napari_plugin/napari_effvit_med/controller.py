@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from effvit_med.errors import EffvitError, InputError
 from effvit_med.volume import Segmentation, Volume
 from effvit_med.volume.measurements import Measurement
-from napari_effvit_med.layers import LayerRecord, foreign_grid, record_of
+from napari_effvit_med.layers import DisplayFrame, LayerRecord, foreign_grid, record_of
 from napari_effvit_med.reading import as_labels_layer, as_volume_layer, frame_of
 from napari_effvit_med.state import Countdown, ModelCard, ScanRow, describe_seconds, read_card, rows_of
 from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Reporter, Task, Work
@@ -37,12 +37,16 @@ class Result:
         segmentation: its structures.
         rows: the measurements.
         name: of the layer that was segmented.
+        frame: in which that layer is shown.
+        looks: units and axis labels of that layer, where they are not ours.
     """
 
     volume: Volume
     segmentation: Segmentation
     rows: tuple[Measurement, ...]
     name: str
+    frame: DisplayFrame
+    looks: Mapping[str, Any]
 
 
 class Controller:
@@ -175,13 +179,16 @@ class Controller:
             self._say(str(error), error=True)
             return
         card, device, name = self.card, self.device, str(layer.name)
+        record = record_of(layer.metadata)
+        frame = record.grid.frame if record else DisplayFrame()
+        looks = {} if record else {"units": layer.units, "axis_labels": layer.axis_labels}
 
         def work(report: Reporter) -> Result:
             from effvit_med.volume.measurements import measure
 
             segmenter = self._segmenter(card, device, report)
             segmentation = segmenter.segment(volume, report, report.cancelled)
-            return Result(volume, segmentation, measure(volume, segmentation), name)
+            return Result(volume, segmentation, measure(volume, segmentation), name, frame, looks)
 
         self._countdown = Countdown()
         self._begin("Segmenting", work, self._show_result)
@@ -237,10 +244,9 @@ class Controller:
                 self._say(str(error), error=True)
 
     def _show_result(self, result: Result) -> None:
-        frame = frame_of(self.viewer.layers)
         name = f"{result.name} structures"
-        data, arguments, _ = as_labels_layer(result.segmentation, frame, name, result.volume)
-        self.viewer.add_labels(data, **arguments)
+        data, arguments, _ = as_labels_layer(result.segmentation, result.frame, name, result.volume)
+        self.viewer.add_labels(data, **{**arguments, **result.looks})
         self.result = result
         found = sum(row.voxels is not None for row in result.rows)
         doubt = self.card.doubt(result.volume.modality)

@@ -217,6 +217,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             item = QTableWidgetItem(volume + (" (cut)" if row.cut_by_field_of_view else ""))
             item.setToolTip("It reaches the border of the scan" if row.cut_by_field_of_view else row.reason)
             self.table.setItem(number, 1, item)
+        self.table.resizeColumnToContents(0)
         self.result_box.show()
 
     def _chosen(self) -> ScanRow | None:

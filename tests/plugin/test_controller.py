@@ -88,6 +88,25 @@ def test_a_layer_of_another_plugin_is_segmented_where_it_lies(controller: Contro
     assert labels.name == "other structures"
     assert tuple(labels.scale) == pytest.approx((5, 3, 3))
     assert tuple(labels.translate) == pytest.approx((-50, 7, 9))
+    assert labels.units == layer.units  # else napari shows no units at all
+
+
+def test_a_layer_of_another_plugin_beside_an_oblique_scan_keeps_its_voxels(
+    controller: Controller, tiny_bundle: Path
+) -> None:
+    """Its labels lie on its own voxels, not turned into the frame of the scan."""
+    turn = np.radians(20)
+    affine = np.eye(4)
+    affine[:3, :3] = [[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]
+    oblique = Geometry(affine, (30, 30, 30))
+    controller.show_volume(Volume(np.zeros(oblique.shape, np.int16), oblique, "MR"))
+    controller.choose_model(tiny_bundle)
+    layer = controller.viewer.add_image(np.zeros((20, 40, 44), np.int16), scale=(5, 3, 3), units="mm")
+    controller.segment(layer)
+    controller.poll()
+    labels = controller.viewer.layers[-1]
+    assert labels.data.shape == layer.data.shape
+    assert not labels.metadata[METADATA_KEY].is_resampled
 
 
 def test_a_plain_layer_lies_where_napari_draws_it(controller: Controller) -> None:
