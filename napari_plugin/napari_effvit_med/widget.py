@@ -29,6 +29,7 @@ from qtpy.QtWidgets import (
 from effvit_med import NOT_FOR_CLINICAL_USE
 from napari_effvit_med.controller import Controller, Result
 from napari_effvit_med.layers import record_of
+from napari_effvit_med.letters import describe_world
 from napari_effvit_med.overlay import OrientationLetters
 from napari_effvit_med.state import DEVICES, ScanRow
 from napari_effvit_med.windows import windows_for
@@ -74,6 +75,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self._show_scale_bar()
         self.viewer.layers.events.inserted.connect(self._update_layers)
         self.viewer.layers.events.removed.connect(self._update_layers)
+        self.viewer.cursor.events.position.connect(self._show_place)
         self.controller.on_change = self.update_all
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
@@ -169,6 +171,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         notice = QLabel(NOT_FOR_CLINICAL_USE)
         for label in (self.message, notice):
             label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.place = QLabel()
+        self.place.setToolTip("The place of the mouse in the patient")
+        foot.addWidget(self.place)
         foot.addLayout(row)
         foot.addWidget(self.message)
         foot.addWidget(notice)
@@ -288,6 +293,16 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             window = windows_for(_modality_of(layer))[number]
             layer.contrast_limits = window.limits_of(layer.data)
 
+    def _show_place(self, _: object = None) -> None:
+        """Read out where the mouse is in the patient, also where a scan is shown straightened."""
+        position = self.viewer.cursor.position
+        records = (record_of(layer.metadata) for layer in reversed(self.viewer.layers))
+        record = next((each for each in records if each is not None), None)
+        if record is None or len(position) != 3:
+            self.place.setText("")
+        else:
+            self.place.setText(describe_world(record.grid.to_world(position).tolist()))
+
     def _show_scale_bar(self) -> None:
         overlays = getattr(getattr(self.viewer, "canvas", None), "overlays", None)
         bar = self.viewer.scale_bar if overlays is None else overlays.scale_bar
@@ -323,6 +338,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self._window = None
         self.viewer.layers.events.inserted.disconnect(self._update_layers)
         self.viewer.layers.events.removed.disconnect(self._update_layers)
+        self.viewer.cursor.events.position.disconnect(self._show_place)
         for layer in self.viewer.layers:
             layer.events.name.disconnect(self._update_layers)
         super().closeEvent(event)

@@ -144,6 +144,16 @@ def test_a_window_preset_sets_the_contrast(panel: SegmentationPanel) -> None:
     assert tuple(layer.contrast_limits) == (-1350, 150)
 
 
+def test_the_place_of_the_mouse_is_read_out(panel: SegmentationPanel) -> None:
+    """It is the place in the patient, in letters and mm; without a scan there is none."""
+    panel.viewer.cursor.position = (1.0, 2.0, 3.0)
+    assert panel.place.text() == ""
+    (data, arguments, _), _ = open_phantom_with_truth()
+    panel.viewer.add_image(data, **arguments)
+    panel.viewer.cursor.position = (-12.0, -34.0, 56.0)
+    assert panel.place.text() == "L 56.0  A 34.0  S 12.0 mm"
+
+
 def test_letters_follow_the_view(panel: SegmentationPanel) -> None:
     """Rolling the axes changes the letters, three dimensions have none, closing the panel removes them."""
     viewer = panel.viewer
