@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from effvit_med.errors import EffvitError, InputError
 from effvit_med.volume import Segmentation, Volume
 from effvit_med.volume.measurements import Measurement
-from napari_effvit_med.layers import DisplayFrame, LayerRecord, foreign_grid, record_of
-from napari_effvit_med.reading import as_labels_layer, as_volume_layer, frame_of
+from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, LayerRecord, foreign_grid, record_of
+from napari_effvit_med.reading import LayerData, as_labels_layer, as_volume_layer, frame_of
 from napari_effvit_med.state import Countdown, ModelCard, ScanRow, describe_seconds, read_card, rows_of
 from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Reporter, Task, Work
 
@@ -37,16 +37,14 @@ class Result:
         segmentation: its structures.
         rows: the measurements.
         name: of the layer that was segmented.
-        frame: in which that layer is shown.
-        looks: units and axis labels of that layer, where they are not ours.
+        layer: its labels as napari takes them, made in the task, so that the window does not wait.
     """
 
     volume: Volume
     segmentation: Segmentation
     rows: tuple[Measurement, ...]
     name: str
-    frame: DisplayFrame
-    looks: Mapping[str, Any]
+    layer: LayerData
 
 
 class Controller:
@@ -118,17 +116,21 @@ class Controller:
             self._say(row.details or "This cannot be opened.", error=True)
             return
 
-        def work(report: Reporter) -> Any:
+        frame = frame_of(self.viewer.layers)
+
+        def work(report: Reporter) -> tuple[Volume, LayerData]:
             from effvit_med.io import open_input, read_case
 
             report("open", 0, 0)
             with open_input(source) as found:
                 for case in found.cases:
                     if case.case_id == row.case_id:
-                        return read_case(case)
+                        volume = read_case(case)
+                        report("open", 0, 0)
+                        return volume, as_volume_layer(volume, frame)
             raise InputError(f"{row.case_id} is not in {source.name} any more; look again.")
 
-        self._begin("Opening", work, self.show_volume)
+        self._begin("Opening", work, lambda made: self._add_volume(*made))
 
     def show_volume(self, volume: Volume) -> None:
         """Show a scan as an image layer, in the frame of what is shown already.
@@ -136,9 +138,12 @@ class Controller:
         Args:
             volume: the scan.
         """
-        data, arguments, _ = as_volume_layer(volume, frame_of(self.viewer.layers))
+        self._add_volume(volume, as_volume_layer(volume, frame_of(self.viewer.layers)))
+
+    def _add_volume(self, volume: Volume, made: LayerData) -> None:
+        data, arguments, _ = made
         self.viewer.add_image(data, **arguments)
-        remarks = arguments["metadata"]["effvit_med"].grid.remarks()
+        remarks = arguments["metadata"][METADATA_KEY].grid.remarks()
         findings = [finding.message for finding in volume.source.findings] if volume.source else []
         self._say("\n".join([*remarks, *findings]) or "Opened.")
 
@@ -188,7 +193,9 @@ class Controller:
 
             segmenter = self._segmenter(card, device, report)
             segmentation = segmenter.segment(volume, report, report.cancelled)
-            return Result(volume, segmentation, measure(volume, segmentation), name, frame, looks)
+            rows = measure(volume, segmentation)
+            data, arguments, kind = as_labels_layer(segmentation, frame, f"{name} structures", volume)
+            return Result(volume, segmentation, rows, name, (data, {**arguments, **looks}, kind))
 
         self._countdown = Countdown()
         self._begin("Segmenting", work, self._show_result)
@@ -244,9 +251,8 @@ class Controller:
                 self._say(str(error), error=True)
 
     def _show_result(self, result: Result) -> None:
-        name = f"{result.name} structures"
-        data, arguments, _ = as_labels_layer(result.segmentation, result.frame, name, result.volume)
-        self.viewer.add_labels(data, **{**arguments, **result.looks})
+        data, arguments, _ = result.layer
+        self.viewer.add_labels(data, **arguments)
         self.result = result
         found = sum(row.voxels is not None for row in result.rows)
         doubt = self.card.doubt(result.volume.modality)
