@@ -210,18 +210,17 @@ class DisplayGrid:
 
     def remarks(self) -> tuple[str, ...]:
         """What the user must know of how this is shown; empty if it is shown as it lies."""
+        if self.geometry.shear_degrees > 1:
+            degrees = self.geometry.shear_degrees
+            tilt = f"The gantry was tilted by {degrees:.1f} degrees: slices are shown above one another"
+            return (f"{tilt}, voxels up to {self.error_mm:.0f} mm from their place; saved files keep it.",)
         found = []
         if self.frame.angle_degrees > 1:
             found.append(
                 f"The scan is turned by {self.frame.angle_degrees:.1f} degrees and shown straight; saved files keep "
                 "its true place."
             )
-        if self.geometry.shear_degrees > 1:
-            found.append(
-                f"The gantry was tilted by {self.geometry.shear_degrees:.1f} degrees: slices are shown above one "
-                f"another, voxels up to {self.error_mm:.0f} mm from their place."
-            )
-        elif not self.geometry.is_regular and not self.agrees:
+        if not self.geometry.is_regular and not self.agrees:
             found.append(
                 f"Slices have unequal distances and are shown {max(self.scale):.3g} mm apart, up to "
                 f"{self.error_mm:.1f} mm from their place."

@@ -83,6 +83,7 @@ def as_volume_layer(volume: Volume, frame: DisplayFrame | None, name: str = "") 
         "name": name or _name_of(volume) + (" (resampled for display)" if resampled else ""),
         "contrast_limits": windows_for(volume.modality)[0].limits_of(volume.array),
         "metadata": {METADATA_KEY: LayerRecord(grid, volume, is_resampled=resampled)},
+        "rgb": False,  # three or four columns are no colours
         **grid.layer_arguments(),
     }
     return grid.view(array), arguments, "image"

@@ -40,6 +40,16 @@ def test_a_scan_is_listed_and_opened(controller: Controller, sample_data: Path) 
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
 
 
+@pytest.mark.parametrize("columns", [3, 4])
+def test_a_narrow_scan_is_no_colour_picture(controller: Controller, columns: int) -> None:
+    """Napari takes three or four columns for colours unless it is told otherwise."""
+    shape = (5, 6, columns)
+    affine = np.diag([5.0, 2.0, 2.0, 1.0])[[2, 1, 0, 3]]
+    controller.show_volume(Volume(np.zeros(shape, np.uint8), Geometry(affine, shape), "CT"))
+    assert controller.viewer.layers[0].data.shape == shape
+    assert controller.image_layers()
+
+
 def test_a_tilted_scan_says_so(controller: Controller, sample_data: Path) -> None:
     """The message tells that the gantry was tilted."""
     _open(controller, sample_data / "ct_tilted")
