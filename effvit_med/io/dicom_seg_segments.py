@@ -16,6 +16,9 @@ from effvit_med.volume.provenance import Provenance
 
 MANUFACTURER = "effvit-med"
 
+EDITED_VALUES = "edited_values"
+"""The setting of a provenance that lists the label values which a person has changed."""
+
 _LONG_STRING = 64  # characters of a DICOM Long String
 _PARAMETERS = 10240  # characters of a DICOM Long Text
 
@@ -135,6 +138,13 @@ def settle_dates(dataset: Dataset) -> None:
             item.ContributionDateTime = f"{dataset.SeriesDate}{dataset.SeriesTime}"
 
 
+def _algorithm_type(label: Label, provenance: Provenance) -> Any:
+    """AUTOMATIC, or SEMIAUTOMATIC for a structure that a person has changed."""
+    types = hd.seg.SegmentAlgorithmTypeValues
+    edited = label.value in provenance.settings.get(EDITED_VALUES, ())
+    return types.SEMIAUTOMATIC if edited else types.AUTOMATIC
+
+
 def _describe(label: Label, number: int, algorithm: Any, provenance: Provenance) -> Any:
     tracking_id, tracking_uid = track(label, provenance)
     description = hd.seg.SegmentDescription(
@@ -142,7 +152,7 @@ def _describe(label: Label, number: int, algorithm: Any, provenance: Provenance)
         segment_label=long_string(label.name),
         segmented_property_category=make_concept(label.category),
         segmented_property_type=make_concept(label.type),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=_algorithm_type(label, provenance),
         algorithm_identification=algorithm,
         tracking_id=tracking_id,
         tracking_uid=tracking_uid,

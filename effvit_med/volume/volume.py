@@ -49,7 +49,7 @@ class Source:
 
     Attributes:
         case_id: a name for folders and tables that carries no patient name.
-        kind: ``"DICOM"`` or ``"NIfTI"``.
+        kind: ``"DICOM"`` (images), ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"`` or ``"DICOM SEG"``.
         files: the files; for DICOM one per slice, in the order of array axis 0, with the number of its frame.
         study_instance_uid: DICOM Study Instance UID (0020,000D); empty for other formats.
         series_instance_uid: DICOM Series Instance UID (0020,000E); empty for other formats.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,17 @@ BREACHES = {
     "MONAI not in the engine": ("engine/batch.py", "import monai", "MONAI and ignite only"),
     "no toolkit": ("cli.py", "import napari", "No GUI toolkit"),
     "no hidden cycle": ("engine/tiling.py", "def f():\n    import effvit_med.engine.batch", "No cycles"),
+    "the plugin goes through public rooms": (
+        "../napari_plugin/napari_effvit_med/layers.py",
+        "import effvit_med.networks",
+        "The plugin goes through the public rooms",
+    ),
+    "the plugin's place logic knows no Qt": (
+        "../napari_plugin/napari_effvit_med/layers.py",
+        "import qtpy",
+        "Only the plugin's face",
+    ),
+    "the package does not know its plugin": ("io/read.py", "import napari_effvit_med", "The package does not know"),
     "every room has a layer": ("newroom.py", "", "One way"),
 }
 
@@ -34,6 +46,7 @@ def test_a_breach_is_caught(breach: str, tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "effvit_med", tmp_path / "effvit_med", ignore=shutil.ignore_patterns("__pycache__", "_bundle")
     )
+    shutil.copytree(ROOT / "napari_plugin", tmp_path / "napari_plugin", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     path = tmp_path / "effvit_med" / file
     path.write_text((path.read_text() if path.exists() else "") + f"\n{line}\n")
@@ -52,4 +65,5 @@ def test_the_house_as_it_stands_keeps_all_contracts() -> None:
 def _lint(folder: Path) -> subprocess.CompletedProcess[str]:
     code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     arguments = [sys.executable, "-c", code, "--no-cache"]
-    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(folder / "napari_plugin")}
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False, env=environment)

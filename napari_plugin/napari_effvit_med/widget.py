@@ -1,0 +1,349 @@
+"""The panel: what the user sees and presses. It sets and shows; the controller does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from effvit_med import NOT_FOR_CLINICAL_USE
+from napari_effvit_med.controller import Controller, Result
+from napari_effvit_med.layers import record_of
+from napari_effvit_med.letters import describe_world
+from napari_effvit_med.overlay import OrientationLetters
+from napari_effvit_med.state import DEVICES, ScanRow
+from napari_effvit_med.windows import windows_for
+
+POLL_MS = 50
+_MARKS = {"read": "", "findings": "⚠ ", "refused": "✖ "}
+
+
+class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
+    """Study, segment, and what was found, from top to bottom.
+
+    Args:
+        napari_viewer: the viewer it belongs to.
+        controller: what does the work; by default one of its own.
+
+    Attributes:
+        controller: what does the work.
+        letters: those on the canvas.
+    """
+
+    def __init__(self, napari_viewer: Any, controller: Controller | None = None) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.controller = controller or Controller(napari_viewer)
+        self.letters = OrientationLetters(napari_viewer)
+        self._window: QWidget | None = None
+        self._shown_result: Result | None = None
+        self._shown_rows: tuple[ScanRow, ...] | None = None
+        self.setMinimumWidth(360)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(2, 2, 2, 2)
+        for box in (self._make_study(), self._make_segment(), self._make_result()):
+            column.addWidget(box)
+        column.addStretch()
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inside)
+        whole = QVBoxLayout(self)
+        whole.addWidget(area)
+        whole.addLayout(self._make_foot())
+        self._show_scale_bar()
+        self.viewer.layers.events.inserted.connect(self._update_layers)
+        self.viewer.layers.events.removed.connect(self._update_layers)
+        self.viewer.cursor.events.position.connect(self._show_place)
+        self.controller.on_change = self.update_all
+        self._timer = QTimer(self)
+        self._timer.setInterval(POLL_MS)
+        self._timer.timeout.connect(self.controller.poll)
+        self._timer.start()
+        self._update_layers()
+        self._update_windows()
+        self.update_all()
+
+    def _make_study(self) -> QGroupBox:
+        box = QGroupBox("1  Study")
+        column, buttons = QVBoxLayout(box), QHBoxLayout()
+        self.folder_button = QPushButton("Open folder ...")
+        self.folder_button.setToolTip("A folder with DICOM files or NIfTI; what it holds is listed below")
+        self.folder_button.clicked.connect(self._ask_folder)
+        self.file_button = QPushButton("Open file ...")
+        self.file_button.clicked.connect(self._ask_file)
+        buttons.addWidget(self.folder_button)
+        buttons.addWidget(self.file_button)
+        self.scans = QListWidget()
+        self.scans.setWordWrap(True)
+        self.scans.setMaximumHeight(150)
+        self.scans.currentRowChanged.connect(self._show_details)
+        self.scans.itemActivated.connect(lambda _: self._open_chosen())
+        self.details = QLabel()
+        self.details.setWordWrap(True)
+        self.open_button = QPushButton("Show this scan")
+        self.open_button.clicked.connect(self._open_chosen)
+        row = QHBoxLayout()
+        self.windows = QComboBox()
+        self.windows.setToolTip("Which values are black and white in the selected scan")
+        self.windows.activated.connect(self._set_window)
+        row.addWidget(QLabel("Window"))
+        row.addWidget(self.windows, 1)
+        column.addLayout(buttons)
+        for part in (self.scans, self.details, self.open_button):
+            column.addWidget(part)
+        column.addLayout(row)
+        return box
+
+    def _make_segment(self) -> QGroupBox:
+        box = QGroupBox("2  Segment")
+        column = QVBoxLayout(box)
+        self.layers = QComboBox()
+        self.layers.setToolTip("The image layer to segment")
+        self.layers.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.layers.currentIndexChanged.connect(self._update_windows)
+        self.model_name = QLabel()
+        self.model_name.setWordWrap(True)
+        self.model_button = QPushButton("Other model ...")
+        self.model_button.setToolTip("The folder of another bundle")
+        self.model_button.clicked.connect(self._ask_model)
+        self.model_summary = QLabel()
+        self.model_summary.setWordWrap(True)
+        self.device = QComboBox()
+        self.device.addItems(DEVICES)
+        self.device.currentTextChanged.connect(self._set_device)
+        self.run_button = QPushButton("Segment")
+        self.run_button.clicked.connect(self._segment)
+        for label, part in (("Scan", self.layers), ("Device", self.device)):
+            row = QHBoxLayout()
+            row.addWidget(QLabel(label))
+            row.addWidget(part, 1)
+            column.addLayout(row)
+        for part in (self.model_name, self.model_summary, self.model_button, self.run_button):
+            column.addWidget(part)
+        return box
+
+    def _make_result(self) -> QGroupBox:
+        box = QGroupBox("Structures")
+        column = QVBoxLayout(box)
+        self.table = QTableWidget(0, 2)
+        self.table.setHorizontalHeaderLabels(["structure", "mL"])
+        self.table.verticalHeader().hide()
+        self.table.horizontalHeader().setStretchLastSection(True)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setMinimumHeight(180)
+        column.addWidget(self.table)
+        self.result_box = box
+        box.hide()
+        return box
+
+    def _make_foot(self) -> QVBoxLayout:
+        foot, row = QVBoxLayout(), QHBoxLayout()
+        self.progress = QProgressBar()
+        self.stop_button = QPushButton("Cancel")
+        self.stop_button.clicked.connect(self.controller.stop)
+        row.addWidget(self.progress, 1)
+        row.addWidget(self.stop_button)
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        notice = QLabel(NOT_FOR_CLINICAL_USE)
+        for label in (self.message, notice):
+            label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.place = QLabel()
+        self.place.setToolTip("The place of the mouse in the patient")
+        foot.addWidget(self.place)
+        foot.addLayout(row)
+        foot.addWidget(self.message)
+        foot.addWidget(notice)
+        return foot
+
+    def update_all(self) -> None:
+        """Show what the controller knows."""
+        control = self.controller
+        running = bool(control.running)
+        self.progress.setVisible(running)
+        self.stop_button.setVisible(running)
+        self.progress.setRange(0, 0 if control.fraction is None else 1000)
+        self.progress.setValue(round(1000 * (control.fraction or 0)))
+        self.message.setText(control.message)
+        self.message.setStyleSheet("font-weight: bold" if control.is_error else "")
+        self.model_name.setText(f"Model {control.card.name} {control.card.version}")
+        self.model_summary.setText(control.card.summary)
+        if control.rows is not self._shown_rows:
+            self._show_scans(control.rows)
+        if control.result is not self._shown_result and control.result is not None:
+            self._show_result(control.result)
+        self.run_button.setEnabled(not running and self.layers.count() > 0 and control.card.has_weights)
+        self.open_button.setEnabled(not running and self._chosen() is not None)
+        for button in (self.folder_button, self.file_button, self.model_button):
+            button.setEnabled(not running)
+
+    def _show_scans(self, rows: tuple[ScanRow, ...]) -> None:
+        self._shown_rows = rows
+        self.scans.clear()
+        for row in rows:
+            item = QListWidgetItem(_MARKS[row.status] + row.title)
+            item.setToolTip(row.details)
+            self.scans.addItem(item)
+        if rows:
+            self.scans.setCurrentRow(0)
+
+    def _show_result(self, result: Result) -> None:
+        self._shown_result = result
+        self.table.setRowCount(len(result.rows))
+        colours = {label.value: label.colour for label in result.segmentation.table}
+        for number, row in enumerate(result.rows):
+            picture = QPixmap(12, 12)
+            picture.fill(QColor(*colours[row.value]))
+            self.table.setItem(number, 0, QTableWidgetItem(QIcon(picture), row.structure))
+            volume = "not found" if row.volume_ml is None else f"{row.volume_ml:.1f}"
+            item = QTableWidgetItem(volume + (" (cut)" if row.cut_by_field_of_view else ""))
+            item.setToolTip("It reaches the border of the scan" if row.cut_by_field_of_view else row.reason)
+            self.table.setItem(number, 1, item)
+        self.table.resizeColumnToContents(0)
+        self.result_box.show()
+
+    def _chosen(self) -> ScanRow | None:
+        number = self.scans.currentRow()
+        return self.controller.rows[number] if 0 <= number < len(self.controller.rows) else None
+
+    def _show_details(self, _: int) -> None:
+        row = self._chosen()
+        self.details.setText(row.details if row else "")
+        self.open_button.setEnabled(row is not None and row.can_open and not self.controller.running)
+
+    def _open_chosen(self) -> None:
+        row = self._chosen()
+        if row is not None:
+            self.controller.open_scan(row)
+
+    def _ask_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "A folder with scans")
+        if folder:
+            self.controller.look(Path(folder))
+
+    def _ask_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "A scan")
+        if path:
+            self.controller.look(Path(path))
+
+    def _ask_model(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "The folder of a bundle")
+        if folder:
+            self.controller.choose_model(Path(folder))
+
+    def _set_device(self, device: str) -> None:
+        self.controller.device = device
+
+    def _layer(self) -> Any:
+        """The image layer that is chosen; None if there is none."""
+        layers, number = self.controller.image_layers(), self.layers.currentIndex()
+        return layers[number] if 0 <= number < len(layers) else None
+
+    def _segment(self) -> None:
+        layer = self._layer()
+        if layer is not None:
+            self.controller.segment(layer)
+
+    def _update_layers(self, _: object = None) -> None:
+        """List the image layers; names follow when they are changed."""
+        chosen = self.layers.currentIndex()
+        self.layers.clear()
+        for layer in self.controller.image_layers():
+            layer.events.name.disconnect(self._update_layers)
+            layer.events.name.connect(self._update_layers)
+            self.layers.addItem(layer.name)
+        if 0 <= chosen < self.layers.count():
+            self.layers.setCurrentIndex(chosen)
+        self.update_all()
+
+    def _update_windows(self, _: object = None) -> None:
+        """The presets that fit the chosen layer."""
+        layer = self._layer()
+        self.windows.clear()
+        self.windows.setEnabled(layer is not None)
+        for window in windows_for(_modality_of(layer)) if layer is not None else ():
+            self.windows.addItem(window.name)
+
+    def _set_window(self, number: int) -> None:
+        layer = self._layer()
+        if layer is not None:
+            window = windows_for(_modality_of(layer))[number]
+            layer.contrast_limits = window.limits_of(layer.data)
+
+    def _show_place(self, _: object = None) -> None:
+        """Read out where the mouse is in the patient, also where a scan is shown straightened."""
+        position = self.viewer.cursor.position
+        records = (record_of(layer.metadata) for layer in reversed(self.viewer.layers))
+        record = next((each for each in records if each is not None), None)
+        if record is None or len(position) != 3:
+            self.place.setText("")
+        else:
+            self.place.setText(describe_world(record.grid.to_world(position).tolist()))
+
+    def _show_scale_bar(self) -> None:
+        overlays = getattr(getattr(self.viewer, "canvas", None), "overlays", None)
+        bar = self.viewer.scale_bar if overlays is None else overlays.scale_bar
+        bar.visible = True
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Watch the window, so that closing it while a task runs asks first."""
+        super().showEvent(event)
+        if self._window is not self.window():
+            self._window = self.window()
+            self._window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802  Qt's name
+        """Ask before the user closes the window on a running task."""
+        if watched is self._window and event.type() == QEvent.Type.Close and self.controller.running:
+            if event.spontaneous() and not self._may_stop():
+                event.ignore()
+                return True
+            self.controller.close()
+        return False
+
+    def _may_stop(self) -> bool:
+        text = f"{self.controller.running} is not finished. Stop it and close?"
+        return bool(QMessageBox.question(self, "effvit-med", text) == QMessageBox.StandardButton.Yes)
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Let go of the viewer: no event, overlay or thread of ours stays."""
+        self._timer.stop()
+        self.controller.close()
+        self.letters.remove()
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+            self._window = None
+        self.viewer.layers.events.inserted.disconnect(self._update_layers)
+        self.viewer.layers.events.removed.disconnect(self._update_layers)
+        self.viewer.cursor.events.position.disconnect(self._show_place)
+        for layer in self.viewer.layers:
+            layer.events.name.disconnect(self._update_layers)
+        super().closeEvent(event)
+
+
+def _modality_of(layer: Any) -> str:
+    record = record_of(layer.metadata)
+    return record.volume.modality if record is not None and record.volume is not None else ""
