@@ -171,7 +171,7 @@ def _measure_dask(folder: Path, few: int, many: int) -> Cost:
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1"
     ) as cluster:
 
         def run(source: Path, output: Path) -> int:

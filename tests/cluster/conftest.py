@@ -43,7 +43,7 @@ class DaskClusters:
             return
         self.close()
         make = self._distributed.LocalCluster
-        options: dict[str, Any] = {"dashboard_address": None, "host": "127.0.0.1"}
+        options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
         self.cluster = self._stack.enter_context(make(n_workers=2, threads_per_worker=1, processes=True, **options))
         address = self.cluster.scheduler_address
         self.client = self._stack.enter_context(self._distributed.Client(address, set_as_default=False, timeout=10))
