@@ -1,0 +1,207 @@
+"""Regions that belong together in an image: grown from where a reader points, or snapped to what a reader outlines.
+
+All arrays are crops on one grid, distances are in mm. Nothing here knows labels or prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Mask = npt.NDArray[np.bool_]
+Image = npt.NDArray[np.float32]
+Spacing = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class GrowthLimits:
+    """How far and over what a region grows.
+
+    Attributes:
+        least_mm: a region may always grow this far.
+        most_mm: and never farther, however alike the image is.
+        reach: how far it grows in even tissue, in multiples of the free radius about the place that was pointed at.
+        contrast: a difference of this many times the local scatter costs as much again as the way itself.
+        barrier: a difference of this many times the local scatter is not crossed.
+        doubt: how much farther it grows where the first result was a tie, as a share.
+        smooth_mm: noise below this size is not an edge.
+    """
+
+    least_mm: float = 4.0
+    most_mm: float = 20.0
+    reach: float = 2.5
+    contrast: float = 1.5
+    barrier: float = 3.0
+    doubt: float = 0.5
+    smooth_mm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What the tissue that was pointed at looks like.
+
+    Attributes:
+        centre: its usual value in the smoothed image.
+        scatter: how far values lie from it by chance; above 0.
+        rival: the usual value of the tissue it must be told from, or None.
+    """
+
+    centre: float
+    scatter: float
+    rival: float | None = None
+
+
+def smooth(image: Image, spacing_mm: Spacing, size_mm: float) -> Image:
+    """The image without details below a size.
+
+    Args:
+        image: finite values.
+        spacing_mm: along each axis.
+        size_mm: standard deviation of the Gaussian.
+    """
+    sigmas = [min(size_mm / step, 3.0) for step in spacing_mm]
+    return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=3.0), np.float32)
+
+
+def measure_appearance(smoothed: Image, image: Image, near: Mask, rival: float | None = None) -> Appearance:
+    """What the voxels of a mask look like, with a scatter that noise alone explains.
+
+    Args:
+        smoothed: the image without noise.
+        image: as it is.
+        near: about the place that was pointed at; at least one voxel.
+        rival: usual value of the tissue it must be told from.
+    """
+    values = smoothed[near]
+    centre = float(np.median(values))
+    noise = 1.4826 * float(np.median(np.abs(image[near] - smoothed[near])))
+    spread = 1.4826 * float(np.median(np.abs(values - centre)))
+    step = float(np.ptp(smoothed)) * 1e-3
+    return Appearance(centre, max(noise, spread, step, 1e-6), rival)
+
+
+def grow_region(
+    smoothed: Image,
+    allowed: Mask,
+    seeds: Mask,
+    look: Appearance,
+    spacing_mm: Spacing,
+    limits: GrowthLimits,
+    ease: npt.NDArray[np.float32] | None = None,
+) -> Mask:
+    """The voxels that belong to where somebody pointed: alike, connected, and not far.
+
+    Args:
+        smoothed: the image without noise.
+        allowed: where the region may grow.
+        seeds: where it starts; only allowed ones count.
+        look: of the tissue.
+        spacing_mm: along each axis.
+        limits: how far.
+        ease: how many times shorter the way counts at each voxel, or None.
+
+    Returns:
+        The region, which holds the allowed seeds. Its way from the seeds, with differences of the image counted as
+        length, is at most `GrowthLimits.reach` times the radius that is free about them.
+    """
+    from skimage.graph import MCP_Geometric
+
+    start = seeds & allowed
+    if not start.any():
+        return start
+    difference = np.abs(smoothed - np.float32(look.centre)) / np.float32(look.scatter)
+    alike = allowed & (difference <= limits.barrier)
+    if look.rival is not None:  # on this side of the middle between the two
+        alike &= np.abs(smoothed - np.float32(look.centre)) <= np.abs(smoothed - np.float32(look.rival))
+    alike |= start
+    longest = limits.reach * _free_radius(alike, start, spacing_mm)
+    longest = min(max(longest, limits.least_mm), limits.most_mm)
+    near = ndimage.distance_transform_edt(~start, sampling=spacing_mm) <= longest
+    box = _box_of(near)
+    cost = 1.0 + np.square(difference[box] / np.float32(limits.contrast))
+    if ease is not None:
+        cost /= ease[box]
+    cost = np.maximum(cost, 0.5).astype(np.float64)
+    cost[~(alike & near)[box]] = -1.0  # never entered
+    cost[start[box]] = 0.5
+    ways, _ = MCP_Geometric(cost, sampling=spacing_mm).find_costs(np.argwhere(start[box]))
+    region = np.zeros_like(allowed)
+    region[box] = ways <= longest
+    return region
+
+
+def tidy_region(region: Mask, allowed: Mask, beside: Mask) -> Mask:
+    """The region without the pinholes that noise leaves in it.
+
+    Args:
+        region: as it was grown.
+        allowed: what may be filled.
+        beside: what it will be joined with, such as the rest of the structure.
+    """
+    if not region.any():
+        return region
+    box = _box_of(region, margin=2)
+    whole = region[box] | beside[box]
+    cross = ndimage.generate_binary_structure(whole.ndim, 1)
+    votes = ndimage.convolve(whole.astype(np.int8), cross.astype(np.int8), mode="nearest")
+    filled = region.copy()
+    filled[box] |= allowed[box] & (votes > whole.ndim + 0)
+    return filled
+
+
+def snap_outline(image: Image, inside: Mask, spacing_mm: Spacing, band_mm: float) -> Mask:
+    """The object that somebody outlined, with its border moved to the edges of the image nearby.
+
+    Args:
+        image: one slice, smoothed.
+        inside: within the outline.
+        spacing_mm: along both axes.
+        band_mm: how far the border may move in or out.
+
+    Returns:
+        The object: what lies deeper than the band stays inside, what lies farther out stays outside.
+    """
+    from skimage.segmentation import watershed
+
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing_mm)[1:-1, 1:-1]
+    away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm) if not inside.all() else np.zeros(inside.shape)
+    core = depth >= min(band_mm, 0.7 * float(depth.max()))
+    markers = np.zeros(inside.shape, np.int32)
+    markers[inside & core] = 1
+    markers[away > band_mm] = 2
+    if not (markers == 2).any():
+        return inside
+    steps = [ndimage.sobel(image, axis) / spacing_mm[axis] for axis in range(image.ndim)]
+    return np.asarray(watershed(np.sqrt(sum(np.square(step) for step in steps)), markers) == 1)
+
+
+def _free_radius(free: Mask, seeds: Mask, spacing_mm: Spacing) -> float:
+    """How far it is from the seeds to the nearest voxel that is not free; the median over the seeds."""
+    box = _box_of(seeds, margin=0)
+    places = np.argwhere(seeds)
+    if len(places) > 64:
+        places = places[np.linspace(0, len(places) - 1, 64).astype(int)]
+    del box
+    walls = np.argwhere(_rim(free))
+    if not len(walls):
+        return float("inf")
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(walls * np.asarray(spacing_mm))
+    return float(np.median(tree.query(places * np.asarray(spacing_mm))[0]))
+
+
+def _rim(free: Mask) -> Mask:
+    return ~free & ndimage.binary_dilation(free)
+
+
+def _box_of(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
+    """The smallest box around a mask that has at least one voxel."""
+    box = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(max(0, int(hit[0]) - margin), int(hit[-1]) + 1 + margin))
+    return tuple(box)
