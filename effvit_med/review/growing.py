@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 Mask = npt.NDArray[np.bool_]
 Image = npt.NDArray[np.float32]
@@ -30,13 +31,13 @@ class GrowthLimits:
         smooth_mm: noise below this size is not an edge.
     """
 
-    least_mm: float = 4.0
-    most_mm: float = 20.0
-    reach: float = 2.5
+    least_mm: float = 10.0
+    most_mm: float = 30.0
+    reach: float = 4.0
     contrast: float = 1.5
     barrier: float = 3.0
     doubt: float = 0.5
-    smooth_mm: float = 1.0
+    smooth_mm: float = 1.2
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,15 @@ def grow_region(
         return start
     difference = np.abs(smoothed - np.float32(look.centre)) / np.float32(look.scatter)
     alike = allowed & (difference <= limits.barrier)
-    if look.rival is not None:  # on this side of the middle between the two
+    if (
+        look.rival is not None and abs(look.rival - look.centre) > 2 * look.scatter
+    ):  # on this side of the middle between the two
         alike &= np.abs(smoothed - np.float32(look.centre)) <= np.abs(smoothed - np.float32(look.rival))
     alike |= start
     longest = limits.reach * _free_radius(alike, start, spacing_mm)
     longest = min(max(longest, limits.least_mm), limits.most_mm)
     near = ndimage.distance_transform_edt(~start, sampling=spacing_mm) <= longest
-    box = _box_of(near)
+    box = find_box(near)
     cost = 1.0 + np.square(difference[box] / np.float32(limits.contrast))
     if ease is not None:
         cost /= ease[box]
@@ -133,22 +136,28 @@ def grow_region(
     return region
 
 
-def tidy_region(region: Mask, allowed: Mask, beside: Mask) -> Mask:
-    """The region without the pinholes that noise leaves in it.
+def fill_pinholes(region: Mask, allowed: Mask, beside: Mask) -> Mask:
+    """The region with the single voxels that noise has left out of it.
 
     Args:
         region: as it was grown.
         allowed: what may be filled.
-        beside: what it will be joined with, such as the rest of the structure.
+        beside: what the region is joined with, such as the rest of the structure.
+
+    Examples:
+        >>> region = np.ones((3, 3, 3), bool)
+        >>> region[1, 1, 1] = False
+        >>> bool(fill_pinholes(region, np.ones_like(region), np.zeros_like(region)).all())
+        True
     """
     if not region.any():
         return region
-    box = _box_of(region, margin=2)
-    whole = region[box] | beside[box]
-    cross = ndimage.generate_binary_structure(whole.ndim, 1)
-    votes = ndimage.convolve(whole.astype(np.int8), cross.astype(np.int8), mode="nearest")
+    box = find_box(region, margin=1)
+    whole = (region[box] | beside[box]).astype(np.int8)
+    cross = ndimage.generate_binary_structure(whole.ndim, 1).astype(np.int8)
+    votes = ndimage.convolve(whole, cross, mode="constant")
     filled = region.copy()
-    filled[box] |= allowed[box] & (votes > whole.ndim + 0)
+    filled[box] |= allowed[box] & (votes > 2 * whole.ndim - 2)
     return filled
 
 
@@ -178,30 +187,22 @@ def snap_outline(image: Image, inside: Mask, spacing_mm: Spacing, band_mm: float
     return np.asarray(watershed(np.sqrt(sum(np.square(step) for step in steps)), markers) == 1)
 
 
-def _free_radius(free: Mask, seeds: Mask, spacing_mm: Spacing) -> float:
-    """How far it is from the seeds to the nearest voxel that is not free; the median over the seeds."""
-    box = _box_of(seeds, margin=0)
-    places = np.argwhere(seeds)
-    if len(places) > 64:
-        places = places[np.linspace(0, len(places) - 1, 64).astype(int)]
-    del box
-    walls = np.argwhere(_rim(free))
-    if not len(walls):
-        return float("inf")
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(walls * np.asarray(spacing_mm))
-    return float(np.median(tree.query(places * np.asarray(spacing_mm))[0]))
-
-
-def _rim(free: Mask) -> Mask:
-    return ~free & ndimage.binary_dilation(free)
-
-
-def _box_of(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
-    """The smallest box around a mask that has at least one voxel."""
+def find_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
+    """The smallest box around a mask, which must have at least one voxel, with a margin within the array."""
     box = []
     for axis in range(mask.ndim):
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
         box.append(slice(max(0, int(hit[0]) - margin), int(hit[-1]) + 1 + margin))
     return tuple(box)
+
+
+def _free_radius(free: Mask, seeds: Mask, spacing_mm: Spacing) -> float:
+    """How far it is from the seeds to the nearest voxel that is not free; the median over (some of) the seeds."""
+    walls = np.argwhere(~free & ndimage.binary_dilation(free))
+    if not len(walls):
+        return float("inf")
+    places = np.argwhere(seeds)
+    if len(places) > 64:
+        places = places[np.linspace(0, len(places) - 1, 64).astype(int)]
+    distances, _ = cKDTree(walls * np.asarray(spacing_mm)).query(places * np.asarray(spacing_mm))
+    return float(np.median(distances))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from effvit_med.errors import GeometryError
 from effvit_med.review.growing import (
     GrowthLimits,
-    Image,
     Mask,
+    fill_pinholes,
     grow_region,
     measure_appearance,
     smooth,
     snap_outline,
-    tidy_region,
 )
 from effvit_med.volume.geometry import Geometry
 from effvit_med.volume.prompts import Prompt
@@ -61,7 +60,9 @@ class RefineRequest:
         if self.confidence is not None:
             shapes.add(self.confidence.shape)
         if len(shapes) != 1 or self.image.ndim != 3:
-            raise GeometryError(f"The crops of a request have shapes {sorted(shapes)}; they must be one, of three axes.")
+            raise GeometryError(
+                f"The crops of a request have shapes {sorted(shapes)}; they must be one, of three axes."
+            )
         if not self.prompts:
             raise GeometryError("A request has no prompt; give at least the new one.")
         others = {prompt.value for prompt in self.prompts} - {self.value}
@@ -179,6 +180,7 @@ class LocalRefiner:
         limits: how far regions grow.
         point_mm: radius about a point that is taken to be meant by it.
         outline_mm: how far the border of a lasso may move to an edge.
+        box_share: how far the border of an object may lie inside its box, as a share of the box's narrower side.
 
     Examples:
         >>> image = np.zeros((9, 40, 40), np.float32)
@@ -194,6 +196,7 @@ class LocalRefiner:
     limits: GrowthLimits = field(default_factory=GrowthLimits)
     point_mm: float = 1.5
     outline_mm: float = 4.0
+    box_share: float = 0.35
 
     def refine(self, request: RefineRequest) -> npt.NDArray[np.bool_]:
         """The structure in the crop after the newest prompt.
@@ -202,87 +205,119 @@ class LocalRefiner:
             request: what is asked.
 
         Returns:
-            Of the shape of the crop. Voxels with a locked label are as before; earlier points and scribbles keep
-            their word.
+            Of the shape of the crop. Voxels with a locked label are as before; so are those that earlier points and
+            scribbles have settled, but for the very place of the newest prompt.
         """
         prompt, structure = request.prompts[-1], request.labels == request.value
-        free = ~np.isin(request.labels, list(request.locked))
-        allowed = free & (~structure if prompt.adds else structure)
-        agreed = self._agreed(request, not prompt.adds)
-        allowed &= ~agreed
+        allowed = ~structure if prompt.adds else structure.copy()
+        if request.locked:
+            allowed &= ~np.isin(request.labels, list(request.locked))
+        allowed &= ~self._settled(request)
         if prompt.axis is None:
             region = self._grow(request, prompt, allowed, structure)
         else:
-            region = self._snap(request, prompt, allowed)
+            region = self._snap(request, prompt, prompt.axis) & allowed
         return (structure | region) if prompt.adds else (structure & ~region)
 
-    def _agreed(self, request: RefineRequest, adds: bool) -> Mask:
-        """What earlier prompts of the other kind have settled, the newest prompt's own place left out."""
-        settled = np.zeros(request.image.shape, bool)
+    def _settled(self, request: RefineRequest) -> Mask:
+        """What earlier points and scribbles that say the contrary of the newest prompt have settled."""
+        shape, newest = request.image.shape, request.prompts[-1]
+        settled = np.zeros(shape, bool)
         for earlier in request.prompts[:-1]:
-            if earlier.adds == adds and earlier.axis is None:
-                settled |= draw_ball(earlier, settled.shape, request.spacing_mm, self.point_mm)
-        return settled & ~draw_ball(request.prompts[-1], settled.shape, request.spacing_mm, 0.0)
+            if earlier.adds != newest.adds and earlier.axis is None:
+                settled |= draw_ball(earlier, shape, request.spacing_mm, self.point_mm)
+        if newest.axis is None:
+            settled &= ~draw_ball(newest, shape, request.spacing_mm, 0.0)
+        return settled
 
     def _grow(self, request: RefineRequest, prompt: Prompt, allowed: Mask, structure: Mask) -> Mask:
         spacing = request.spacing_mm
-        smoothed = smooth(request.image, spacing, self.limits.smooth_mm)
-        seeds = draw_ball(prompt, allowed.shape, spacing, self.point_mm)
-        near = seeds & allowed
-        if not near.any():  # pointed at what is so already, or at what is locked
-            return near
-        look = measure_appearance(smoothed, request.image, near, None)
-        if not prompt.adds:
-            look = self._with_rival(look, smoothed, structure)
+        seeds = draw_ball(prompt, allowed.shape, spacing, self.point_mm) & allowed
+        place = draw_ball(prompt, allowed.shape, spacing, 0.0) & allowed
+        if not place.any():  # pointed at what is so already, or at what is locked
+            return place
+        image = np.nan_to_num(request.image)
+        smoothed = smooth(image, spacing, self.limits.smooth_mm)
+        rival = None if prompt.adds else float(np.median(smoothed[structure]))
+        look = measure_appearance(smoothed, image, seeds, rival)
         ease = None
         if request.confidence is not None:
-            ease = np.float32(1) + np.float32(self.limits.doubt) * (
-                np.float32(1) - request.confidence.astype(np.float32) / 255
-            )
-        region = grow_region(smoothed, allowed, near, look, spacing, self.limits, ease)
-        beside = structure if prompt.adds else ~structure
-        return tidy_region(region, allowed, beside)
+            doubt = np.float32(1) - request.confidence.astype(np.float32) / np.float32(255)
+            ease = np.float32(1) + np.float32(self.limits.doubt) * doubt
+        region = grow_region(smoothed, allowed, seeds, look, spacing, self.limits, ease)
+        return fill_pinholes(region, allowed, structure if prompt.adds else ~structure)
 
-    @staticmethod
-    def _with_rival(look, smoothed, structure):
-        from dataclasses import replace
-        usual = float(np.median(smoothed[structure]))
-        return replace(look, rival=usual) if abs(usual - look.centre) > 2 * look.scatter else look
-
-    def _snap(self, request: RefineRequest, prompt: Prompt, allowed: Mask) -> Mask:
-        region = np.zeros_like(allowed)
+    def _snap(self, request: RefineRequest, prompt: Prompt, axis: int) -> Mask:
+        region = np.zeros(request.image.shape, bool)
+        number = prompt.slice_number
+        if number is None or not 0 <= number < region.shape[axis]:
+            return region
+        where = (slice(None),) * axis + (number,)
+        spacing = tuple(step for other, step in enumerate(request.spacing_mm) if other != axis)
+        image = smooth(np.nan_to_num(request.image[where]), spacing, self.limits.smooth_mm)
+        outline = draw_outline(prompt, image.shape)
+        if outline.any():
+            band_mm = self.outline_mm
+            if prompt.kind == "box":  # a box touches its object at four places only; all the corners may be empty
+                band_mm = max(band_mm, self.box_share * _narrowest_mm(prompt, request.spacing_mm))
+            found = snap_outline(image, outline, spacing, band_mm)
+            region[where] = found & outline if prompt.kind == "box" else found
         return region
 
 
-def draw_ball(prompt: Prompt, shape, spacing_mm, radius_mm: float) -> Mask:
-    """The voxels within a radius of a point, or of the line of a scribble; at least the nearest voxel of each."""
-    drawn = np.zeros(shape, bool)
-    spacing = np.asarray(spacing_mm)
-    path = trace_path(prompt)
-    rounded = np.rint(path).astype(int)
-    keep = ((rounded >= 0) & (rounded < shape)).all(axis=1)
-    rounded = np.unique(rounded[keep], axis=0)
-    if not len(rounded):
-        return drawn
-    reach = np.floor(radius_mm / spacing).astype(int)
-    offsets = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), -1).reshape(-1, 3)
+def draw_ball(prompt: Prompt, shape: Sequence[int], spacing_mm: Sequence[float], radius_mm: float) -> Mask:
+    """The voxels within a radius of a point, or of the line of a scribble; of each at least the nearest voxel.
+
+    Args:
+        prompt: its vertices outside the grid are left out.
+        shape: of the grid.
+        spacing_mm: along each axis.
+        radius_mm: 0 for the nearest voxels alone.
+    """
+    drawn, spacing = np.zeros(shape, bool), np.asarray(spacing_mm)
+    centres = np.unique(np.rint(trace_path(prompt)).astype(int), axis=0)
+    centres = centres[((centres >= 0) & (centres < shape)).all(axis=1)]
+    ranges = [np.arange(-reach, reach + 1) for reach in np.floor(radius_mm / spacing).astype(int)]
+    offsets = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
     offsets = offsets[np.linalg.norm(offsets * spacing, axis=1) <= radius_mm]
-    places = (rounded[:, None] + offsets[None]).reshape(-1, 3)
+    places = (centres[:, None] + offsets[None]).reshape(-1, 3)
     places = places[((places >= 0) & (places < shape)).all(axis=1)]
     drawn[tuple(places.T)] = True
     return drawn
 
 
 def trace_path(prompt: Prompt) -> npt.NDArray[np.float64]:
-    """Points of a prompt, for a scribble along its line no farther apart than half a voxel."""
+    """The points of a prompt; of a scribble also those between, no farther apart than half a voxel, (n, 3)."""
     vertices = np.asarray(prompt.index)
-    if prompt.kind != "scribble" or len(vertices) == 1:
+    if prompt.kind != "scribble":
         return vertices
     parts = [vertices[:1]]
-    for a, b in zip(vertices[:-1], vertices[1:], strict=True):
-        count = max(1, int(np.ceil(2 * np.abs(b - a).max())))
-        parts.append(a + (b - a) * np.linspace(0, 1, count + 1)[1:, None])
+    for start, stop in itertools.pairwise(vertices):
+        count = max(1, int(np.ceil(2 * np.abs(stop - start).max())))
+        parts.append(start + (stop - start) * np.linspace(0, 1, count + 1)[1:, None])
     return np.concatenate(parts)
+
+
+def draw_outline(prompt: Prompt, shape: tuple[int, ...]) -> Mask:
+    """The pixels of its slice whose centre lies within a box or lasso.
+
+    Args:
+        prompt: a box or lasso.
+        shape: of the slice.
+    """
+    from skimage.draw import polygon2mask
+
+    flat = np.asarray([[at for axis, at in enumerate(vertex) if axis != prompt.axis] for vertex in prompt.index])
+    if prompt.kind == "box":
+        low, high = flat.min(axis=0), flat.max(axis=0)
+        inside = [(np.arange(size) >= a) & (np.arange(size) <= b) for size, a, b in zip(shape, low, high, strict=True)]
+        return np.logical_and.outer(inside[0], inside[1])
+    return np.asarray(polygon2mask(shape, flat), bool)
+
+
+def _narrowest_mm(prompt: Prompt, spacing_mm: Sequence[float]) -> float:
+    extent = np.ptp(np.asarray(prompt.index), axis=0) * np.asarray(spacing_mm)
+    return float(min(size for axis, size in enumerate(extent) if axis != prompt.axis))
 
 
 def _is_inside(vertex: Sequence[float], shape: Sequence[int]) -> bool:

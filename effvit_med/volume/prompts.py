@@ -53,14 +53,16 @@ class Prompt:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise GeometryError(f"The kind of a prompt is {self.kind!r}; use one of {', '.join(get_args(Kind))}.")
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 1:
+        if type(self.value) is not int or self.value < 1:
             raise GeometryError(f"The value of a prompt is {self.value!r}; give that of a structure, 1 or more.")
-        if not isinstance(self.adds, bool):
+        if type(self.adds) is not bool:
             raise GeometryError(f"adds is {self.adds!r}; give True or False.")
         index = _as_index(self.index)
         count, fewest = len(index), _FEWEST[self.kind]
         if count < fewest or (self.kind == "box" and count != 2):
-            raise GeometryError(f"A {self.kind} has {count} vertices; give {'' if fewest == 2 else 'at least '}{fewest}.")
+            raise GeometryError(
+                f"A {self.kind} has {count} vertices; give {'' if fewest == 2 else 'at least '}{fewest}."
+            )
         if self.kind in ("point", "scribble"):
             if self.axis is not None:
                 raise GeometryError(f"A {self.kind} has axis {self.axis}; only a box and a lasso lie in a slice.")
