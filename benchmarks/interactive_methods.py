@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from effvit_med.review.growing import GrowthLimits, measure_appearance, smooth
+from effvit_med.review.growing import GrowthLimits, Image, Mask, measure_appearance, smooth
 from effvit_med.review.refining import RefineRequest, draw_ball
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,7 @@ class RivalRefiner:
         region &= allowed
         return (structure | region) if prompt.adds else (structure & ~region)
 
-    def _compete(
-        self, smoothed: npt.NDArray[np.float32], markers: npt.NDArray[np.int32], spacing: tuple[float, ...]
-    ) -> Mask:
+    def _compete(self, smoothed: Image, markers: npt.NDArray[np.int32], spacing: tuple[float, ...]) -> Mask:
         from skimage.segmentation import random_walker, watershed
 
         if not (markers == 2).any():
@@ -63,17 +59,17 @@ class RivalRefiner:
         fine = np.repeat(np.repeat(np.repeat(walked, 2, 0), 2, 1), 2, 2)
         return np.asarray(fine[tuple(slice(size) for size in markers.shape)])
 
-    def _march(self, request: RefineRequest, smoothed: npt.NDArray[np.float32], seeds: Mask, allowed: Mask) -> Mask:
-        import SimpleITK as sitk
+    def _march(self, request: RefineRequest, smoothed: Image, seeds: Mask, allowed: Mask) -> Mask:
+        import SimpleITK
 
         look = measure_appearance(smoothed, request.image, seeds)
         difference = np.abs(smoothed - np.float32(look.centre)) / np.float32(look.scatter)
         speed = 1 / (1 + np.square(difference / np.float32(self.limits.contrast)))
         speed[~allowed | (difference > self.limits.barrier)] = 0
-        image = sitk.GetImageFromArray(speed.astype(np.float32))
+        image = SimpleITK.GetImageFromArray(speed.astype(np.float32))
         image.SetSpacing(request.spacing_mm[::-1])
-        march = sitk.FastMarchingImageFilter()
+        march = SimpleITK.FastMarchingImageFilter()
         march.SetTrialPoints([tuple(int(at) for at in place[::-1]) for place in np.argwhere(seeds)])
         farthest = self.limits.most_mm * 0.5
         march.SetStoppingValue(farthest)
-        return np.asarray(sitk.GetArrayFromImage(march.Execute(image)) <= farthest)
+        return np.asarray(SimpleITK.GetArrayFromImage(march.Execute(image)) <= farthest)

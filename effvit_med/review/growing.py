@@ -5,6 +5,7 @@ All arrays are crops on one grid, distances are in mm. Nothing here knows labels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,22 +116,21 @@ def grow_region(
         return start
     difference = np.abs(smoothed - np.float32(look.centre)) / np.float32(look.scatter)
     alike = allowed & (difference <= limits.barrier)
-    if (
-        look.rival is not None and abs(look.rival - look.centre) > 2 * look.scatter
-    ):  # on this side of the middle between the two
-        alike &= np.abs(smoothed - np.float32(look.centre)) <= np.abs(smoothed - np.float32(look.rival))
+    if look.rival is not None and abs(look.rival - look.centre) > 2 * look.scatter:
+        rival = np.abs(smoothed - np.float32(look.rival)) / np.float32(look.scatter)
+        alike &= difference <= rival  # on this side of the middle between the two
+    start = start & alike if (start & alike).any() else start
     alike |= start
     longest = limits.reach * _free_radius(alike, start, spacing_mm)
     longest = min(max(longest, limits.least_mm), limits.most_mm)
+    box = find_box(start, [int(longest / step) + 1 for step in spacing_mm])
+    start, cost = start[box], 1.0 + np.square(difference[box] / np.float32(limits.contrast))
     near = ndimage.distance_transform_edt(~start, sampling=spacing_mm) <= longest
-    box = find_box(near)
-    cost = 1.0 + np.square(difference[box] / np.float32(limits.contrast))
     if ease is not None:
-        cost /= ease[box]
-    cost = np.maximum(cost, 0.5).astype(np.float64)
-    cost[~(alike & near)[box]] = -1.0  # never entered
-    cost[start[box]] = 0.5
-    ways, _ = MCP_Geometric(cost, sampling=spacing_mm).find_costs(np.argwhere(start[box]))
+        cost = np.maximum(cost / ease[box], 0.5)
+    cost[~(alike[box] & near)] = -1.0  # never entered
+    cost[start] = 0.5
+    ways, _ = MCP_Geometric(cost.astype(np.float64), sampling=spacing_mm).find_costs(np.argwhere(start))
     region = np.zeros_like(allowed)
     region[box] = ways <= longest
     return region
@@ -152,7 +152,7 @@ def fill_pinholes(region: Mask, allowed: Mask, beside: Mask) -> Mask:
     """
     if not region.any():
         return region
-    box = find_box(region, margin=1)
+    box = find_box(region, [1] * region.ndim)
     whole = (region[box] | beside[box]).astype(np.int8)
     cross = ndimage.generate_binary_structure(whole.ndim, 1).astype(np.int8)
     votes = ndimage.convolve(whole, cross, mode="constant")
@@ -161,36 +161,33 @@ def fill_pinholes(region: Mask, allowed: Mask, beside: Mask) -> Mask:
     return filled
 
 
-def snap_outline(image: Image, inside: Mask, spacing_mm: Spacing, band_mm: float) -> Mask:
+def snap_outline(image: Image, inside: Mask, spacing_mm: Spacing, inwards_mm: float, outwards_mm: float) -> Mask:
     """The object that somebody outlined, with its border moved to the edges of the image nearby.
 
     Args:
         image: one slice, smoothed.
-        inside: within the outline.
+        inside: within the outline; at least one pixel.
         spacing_mm: along both axes.
-        band_mm: how far the border may move in or out.
-
-    Returns:
-        The object: what lies deeper than the band stays inside, what lies farther out stays outside.
+        inwards_mm: how far the border may move in; never so far that nothing stays inside.
+        outwards_mm: how far it may move out.
     """
     from skimage.segmentation import watershed
 
     depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing_mm)[1:-1, 1:-1]
-    away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm) if not inside.all() else np.zeros(inside.shape)
-    core = depth >= min(band_mm, 0.7 * float(depth.max()))
     markers = np.zeros(inside.shape, np.int32)
-    markers[inside & core] = 1
-    markers[away > band_mm] = 2
+    markers[inside & (depth >= min(inwards_mm, 0.7 * float(depth.max())))] = 1
+    if not inside.all():
+        markers[ndimage.distance_transform_edt(~inside, sampling=spacing_mm) > outwards_mm] = 2
     if not (markers == 2).any():
         return inside
     steps = [ndimage.sobel(image, axis) / spacing_mm[axis] for axis in range(image.ndim)]
     return np.asarray(watershed(np.sqrt(sum(np.square(step) for step in steps)), markers) == 1)
 
 
-def find_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
+def find_box(mask: Mask, margins: Sequence[int]) -> tuple[slice, ...]:
     """The smallest box around a mask, which must have at least one voxel, with a margin within the array."""
     box = []
-    for axis in range(mask.ndim):
+    for axis, margin in enumerate(margins):
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
         box.append(slice(max(0, int(hit[0]) - margin), int(hit[-1]) + 1 + margin))
     return tuple(box)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from effvit_med.errors import GeometryError
 from effvit_med.review.growing import (
@@ -179,6 +180,8 @@ class LocalRefiner:
     Args:
         limits: how far regions grow.
         point_mm: radius about a point that is taken to be meant by it.
+        kept_mm: within this distance of an earlier point or scribble that says the contrary, only what is nearer to
+            the newest prompt than to it changes.
         outline_mm: how far the border of a lasso may move to an edge.
         box_share: how far the border of an object may lie inside its box, as a share of the box's narrower side.
 
@@ -195,6 +198,7 @@ class LocalRefiner:
 
     limits: GrowthLimits = field(default_factory=GrowthLimits)
     point_mm: float = 1.5
+    kept_mm: float = 10.0
     outline_mm: float = 4.0
     box_share: float = 0.35
 
@@ -220,13 +224,21 @@ class LocalRefiner:
         return (structure | region) if prompt.adds else (structure & ~region)
 
     def _settled(self, request: RefineRequest) -> Mask:
-        """What earlier points and scribbles that say the contrary of the newest prompt have settled."""
+        """What is near to earlier points and scribbles that say the contrary, and nearer to them than to the newest."""
         shape, newest = request.image.shape, request.prompts[-1]
         settled = np.zeros(shape, bool)
-        for earlier in request.prompts[:-1]:
-            if earlier.adds != newest.adds and earlier.axis is None:
-                settled |= draw_ball(earlier, shape, request.spacing_mm, self.point_mm)
+        against = [old for old in request.prompts[:-1] if old.adds != newest.adds and old.axis is None]
+        for earlier in against:
+            settled |= draw_ball(earlier, shape, request.spacing_mm, self.kept_mm)
+        if not settled.any():
+            return settled
+        places, spacing = np.argwhere(settled), np.asarray(request.spacing_mm)
         if newest.axis is None:
+            old = cKDTree(np.concatenate([trace_path(earlier) for earlier in against]) * spacing)
+            new = cKDTree(trace_path(newest) * spacing)
+            places = places[old.query(places * spacing)[0] < new.query(places * spacing)[0]]
+            settled[:] = False
+            settled[tuple(places.T)] = True
             settled &= ~draw_ball(newest, shape, request.spacing_mm, 0.0)
         return settled
 
@@ -244,7 +256,7 @@ class LocalRefiner:
         if request.confidence is not None:
             doubt = np.float32(1) - request.confidence.astype(np.float32) / np.float32(255)
             ease = np.float32(1) + np.float32(self.limits.doubt) * doubt
-        region = grow_region(smoothed, allowed, seeds, look, spacing, self.limits, ease)
+        region = place | grow_region(smoothed, allowed, seeds, look, spacing, self.limits, ease)
         return fill_pinholes(region, allowed, structure if prompt.adds else ~structure)
 
     def _snap(self, request: RefineRequest, prompt: Prompt, axis: int) -> Mask:
@@ -257,11 +269,11 @@ class LocalRefiner:
         image = smooth(np.nan_to_num(request.image[where]), spacing, self.limits.smooth_mm)
         outline = draw_outline(prompt, image.shape)
         if outline.any():
-            band_mm = self.outline_mm
-            if prompt.kind == "box":  # a box touches its object at four places only; all the corners may be empty
-                band_mm = max(band_mm, self.box_share * _narrowest_mm(prompt, request.spacing_mm))
-            found = snap_outline(image, outline, spacing, band_mm)
-            region[where] = found & outline if prompt.kind == "box" else found
+            inwards_mm = outwards_mm = self.outline_mm
+            if prompt.kind == "box":  # its corners are empty, and nothing of the object lies outside
+                share = self.box_share * _narrowest_mm(prompt, request.spacing_mm)
+                inwards_mm, outwards_mm = max(inwards_mm, share), 0.0
+            region[where] = snap_outline(image, outline, spacing, inwards_mm, outwards_mm)
         return region
 
 
