@@ -251,16 +251,15 @@ def time_doubts(shape: tuple[int, int, int] = (300, 512, 512)) -> dict[str, Any]
 
 
 def summarise_answers(answers: Sequence[Answer]) -> str:
-    """A table of times by kind of prompt."""
+    """A table of times by tool and kind of prompt."""
     rows = []
-    for kind in dict.fromkeys(answer.kind for answer in answers):
-        times = [answer.ms for answer in answers if answer.kind == kind]
-        changed = [answer.changed for answer in answers if answer.kind == kind]
-        p50, p95 = np.percentile(times, [50, 95])
-        rows.append(
-            [kind, str(len(times)), f"{p50:.0f}", f"{p95:.0f}", f"{max(times):.0f}", f"{np.median(changed):.0f}"]
-        )
-    return make_table(["prompt", "times", "p50 ms", "p95 ms", "most ms", "voxels changed (median)"], rows, texts=2)
+    for key in dict.fromkeys((answer.tool, answer.kind) for answer in answers):
+        ours = [answer for answer in answers if (answer.tool, answer.kind) == key]
+        p50, p95, most = np.percentile([answer.ms for answer in ours], [50, 95, 100])
+        changed = statistics.median(answer.changed for answer in ours)
+        rows.append([*key, str(len(ours)), *(f"{each:.0f}" for each in (p50, p95, most, changed))])
+    head = ["tool", "prompt", "times", "p50 ms", "p95 ms", "most ms", "voxels changed (median)"]
+    return make_table(head, rows, texts=2)
 
 
 def summarise_courses(courses: Sequence[Course], shown: Sequence[int]) -> str:
@@ -275,9 +274,7 @@ def summarise_courses(courses: Sequence[Course], shown: Sequence[int]) -> str:
     return make_table(head, rows, texts=3)
 
 
-def to_markdown(
-    answers: Sequence[Answer], courses: Sequence[Course], rivals: Sequence[Course], doubts: dict[str, Any], size: int
-) -> str:
+def to_markdown(answers: Sequence[Answer], courses: Sequence[Course], rivals: Sequence[Course], size: int) -> str:
     """The report."""
     crop = statistics.median(answer.voxels for answer in answers if answer.kind == "point")
     clicks = [answer.ms for answer in answers if answer.kind == "point" and answer.tool == answers[0].tool]
@@ -307,14 +304,18 @@ def to_markdown(
             "The other ways to grow a region, on the first phantom alone:",
             "",
             summarise_courses(rivals, (0, 1, 2, 3)),
-            "",
-            (
-                f"Finding the doubtful places of a result of {' x '.join(map(str, doubts['shape']))}: "
-                f"{statistics.median(doubts['seconds']):.2f} s, {statistics.median(doubts['cpu_seconds']):.2f} s of "
-                f"processor (medians of {len(doubts['seconds'])}), {doubts['extra_mb']:.0f} MB at most beside "
-                f"the arrays; {doubts['places']} places, the first of them {doubts['first_box']}."
-            ),
         ]
+    )
+
+
+def describe_doubts(doubts: dict[str, Any]) -> str:
+    """The report on finding doubtful places."""
+    return (
+        "# Doubtful places: how long finding them takes\n\n"
+        f"A made-up result of {' x '.join(map(str, doubts['shape']))}, one thread: "
+        f"{statistics.median(doubts['seconds']):.2f} s, {statistics.median(doubts['cpu_seconds']):.2f} s of processor "
+        f"(medians of {len(doubts['seconds'])}), {doubts['extra_mb']:.0f} MB at most beside the arrays; "
+        f"{doubts['places']} places, the first of them {doubts['first_box']}."
     )
 
 
@@ -326,9 +327,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="rows and columns of the phantom that times are taken on")
     parser.add_argument("--repeats", type=int, default=8, help="prompts of each kind into each spoiled result")
     parser.add_argument("--name", default="interactive", help="stem of the results")
+    parser.add_argument("--doubts", action="store_true", help="time finding doubtful places alone")
     options = parser.parse_args()
     made = describe_circumstances("benchmarks.interactive")
-    doubts = time_doubts()
+    if options.doubts:
+        doubts = time_doubts()
+        write_report(f"{options.name}_doubts", describe_doubts(doubts), doubts, made)
+        return
     others: dict[str, Refiner] = {"click": LocalRefiner(), **{method: RivalRefiner(method) for method in RIVALS}}
     answers = time_answers(others, options.size, options.repeats)
     print(summarise_answers(answers), flush=True)
@@ -341,12 +346,11 @@ def main() -> None:
             rivals += follow(case, others, 3)
         print(f"{case.source} {case.seed} {case.structure}", flush=True)
     figures: dict[str, Any] = {
-        "doubts": doubts,
         "answers": [asdict(each) for each in answers],
         "courses": [asdict(each) for each in courses],
         "rivals": [asdict(each) for each in rivals],
     }
-    write_report(options.name, to_markdown(answers, courses, rivals, doubts, options.size), figures, made)
+    write_report(options.name, to_markdown(answers, courses, rivals, options.size), figures, made)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ clearly more doubtful than most of them make a place to look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,10 @@ Mask = npt.NDArray[np.bool_]
 Slices = tuple[slice, slice, slice]
 
 CELL_MM = 4.0
+CELL_VOXELS = 3
+"""A cell has at least so many voxels along each axis."""
+LEAST_CORE = 0.1
+"""Share of a cell's doubt that must lie in voxels whose six neighbours are in doubt, too; a thin shell has none."""
 LEAST_DOUBT = 0.1
 """Mean chance of error in a cell below which it is nothing to look at."""
 NO_DOUBT = 0.005
@@ -38,8 +42,8 @@ LARGEST_MM = 50.0
 """Longer places are cut in two, so that one fits into a picture."""
 MOST_NEEDED = 0.3
 """A cell that is so doubtful is looked at in any case; a tie of two classes is 0.5."""
-LEAST_ML = 0.02
-"""Places that are expected to hold less wrong volume are not worth a look: a ball of 3.4 mm, if it is all wrong."""
+LEAST_ML = 0.05
+"""Places that are expected to hold less wrong volume are not worth a look: a ball of 4.6 mm, if it is all wrong."""
 MOST = 100
 """At most so many places by confidence."""
 
@@ -198,11 +202,13 @@ class _Cells:
     Attributes:
         edges: the first index of each cell along each axis.
         doubt_ml: expected wrong volume in each cell.
+        core_ml: the part of it whose neighbours are in doubt as well.
         volume_ml: of each cell.
     """
 
     edges: tuple[npt.NDArray[np.intp], ...]
     doubt_ml: npt.NDArray[np.float32]
+    core_ml: npt.NDArray[np.float32]
     volume_ml: npt.NDArray[np.float32]
 
     def box(self, first: Sequence[int], last: Sequence[int], shape: Sequence[int]) -> Slices:
@@ -213,8 +219,8 @@ class _Cells:
         return tuple(slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True))  # type: ignore[return-value]
 
 
-def _cell_edges(geometry: Geometry, cell_mm: float) -> tuple[npt.NDArray[np.intp], ...]:
-    steps = [max(1, round(cell_mm / spacing)) for spacing in geometry.spacing_mm]
+def _cell_edges(geometry: Geometry) -> tuple[npt.NDArray[np.intp], ...]:
+    steps = [max(CELL_VOXELS, round(CELL_MM / spacing)) for spacing in geometry.spacing_mm]
     return tuple(np.arange(0, size, step) for size, step in zip(geometry.shape, steps, strict=True))
 
 
@@ -231,26 +237,46 @@ def _cell_volumes(edges: Sequence[npt.NDArray[np.intp]], geometry: Geometry) -> 
     return np.asarray(a[:, None, None] * b[:, None] * c, np.float32)
 
 
+def _walk_planes(confidence: Confidence, settled: Mask | None) -> Iterator[tuple[Confidence, Confidence]]:
+    """Of each plane along axis 0 how unsure its voxels are (0 to 255), and how unsure with their neighbours."""
+
+    def read(number: int) -> Confidence:
+        plane = ~confidence[number]  # 255 minus it
+        return plane if settled is None else plane * ~settled[number]
+
+    count = confidence.shape[0]
+    before, plane = None, read(0)
+    for number in range(count):
+        after = read(number + 1) if number + 1 < count else None
+        core = plane.copy()
+        for beside in (before, after):
+            if beside is not None:
+                np.minimum(core, beside, out=core)
+        for axis in (0, 1):
+            low, high = np.moveaxis(plane, axis, 0), np.moveaxis(core, axis, 0)
+            np.minimum(high[1:], low[:-1], out=high[1:])
+            np.minimum(high[:-1], low[1:], out=high[:-1])
+        yield plane, core
+        before, plane = plane, plane if after is None else after
+
+
 def _sum_cells(confidence: Confidence, geometry: Geometry, settled: Mask | None) -> _Cells:
     """The cells of a scan, with no more than a few planes in memory at a time."""
-    edges = _cell_edges(geometry, CELL_MM)
-    doubt = np.zeros([len(edge) for edge in edges], np.float32)
-    voxel_ml = _voxel_ml(geometry)
+    edges = _cell_edges(geometry)
+    doubt, core_doubt = np.zeros((2, *(len(edge) for edge in edges)), np.float32)
+    voxel_ml, planes = _voxel_ml(geometry), _walk_planes(confidence, settled)
+    kind = np.uint32 if geometry.is_regular else np.float32
     stops = [*edges[0][1:], confidence.shape[0]]
     for row, (start, stop) in enumerate(zip(edges[0], stops, strict=True)):
-        total = np.zeros(confidence.shape[1:], np.uint32 if geometry.is_regular else np.float32)
+        totals = np.zeros((2, *confidence.shape[1:]), kind)
         for number in range(start, stop):
-            plane = ~confidence[number]  # 255 minus it
-            if settled is not None:
-                plane *= ~settled[number]
-            if geometry.is_regular:
-                np.add(total, plane, out=total)
-            else:
-                total += plane * _part_of(voxel_ml, (slice(number, number + 1), slice(None), slice(None)))[0]
-        doubt[row] = np.add.reduceat(np.add.reduceat(total, edges[1], axis=0), edges[2], axis=1) / np.float32(510)
-    if geometry.is_regular:
-        doubt *= voxel_ml.flat[0]
-    return _Cells(edges, doubt, _cell_volumes(edges, geometry))
+            weight = _part_of(voxel_ml, (slice(number, number + 1), slice(None), slice(None)))[0]
+            for total, plane in zip(totals, next(planes), strict=True):
+                np.add(total, plane if geometry.is_regular else plane * weight, out=total)
+        for sums, total in zip((doubt, core_doubt), totals, strict=True):
+            cells = np.add.reduceat(np.add.reduceat(total, edges[1], axis=0), edges[2], axis=1)
+            sums[row] = cells * (voxel_ml.flat[0] if geometry.is_regular else 1) / np.float32(510)
+    return _Cells(edges, doubt, core_doubt, _cell_volumes(edges, geometry))
 
 
 def _find_by_confidence(
@@ -260,7 +286,7 @@ def _find_by_confidence(
     share = cells.doubt_ml / cells.volume_ml
     usual = share[share > NO_DOUBT]
     least = LEAST_DOUBT if not usual.size else min(max(LEAST_DOUBT, TIMES_USUAL * float(np.median(usual))), MOST_NEEDED)
-    parts, _ = ndimage.label(share >= least)
+    parts, _ = ndimage.label((share >= least) & (cells.core_ml >= LEAST_CORE * cells.doubt_ml))
     longest = [max(1, int(LARGEST_MM / spacing / (edge[1] if len(edge) > 1 else 1)))
                for spacing, edge in zip(geometry.spacing_mm, cells.edges, strict=True)]  # fmt: skip
     places: list[npt.NDArray[np.intp]] = []
