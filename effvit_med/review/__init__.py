@@ -10,16 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effvit_med.review.changes import VoxelChange
+    from effvit_med.review.doubts import Doubt, find_doubts, measure_strip
     from effvit_med.review.record import ReviewRecord, StructureReview
+    from effvit_med.review.refining import LocalRefiner, Refiner, RefineRequest
     from effvit_med.review.saving import SavedReview, save_review
     from effvit_med.review.session import ReviewSession
     from effvit_med.review.steps import STATES
 
-__all__ = ["STATES", "ReviewRecord", "ReviewSession", "SavedReview", "StructureReview", "VoxelChange", "save_review"]
+__all__ = [
+    "STATES",
+    "Doubt",
+    "LocalRefiner",
+    "RefineRequest",
+    "Refiner",
+    "ReviewRecord",
+    "ReviewSession",
+    "SavedReview",
+    "StructureReview",
+    "VoxelChange",
+    "find_doubts",
+    "measure_strip",
+    "save_review",
+]
 
 _MODULES = {
     "changes": ("VoxelChange",),
+    "doubts": ("Doubt", "find_doubts", "measure_strip"),
     "record": ("ReviewRecord", "StructureReview"),
+    "refining": ("LocalRefiner", "RefineRequest", "Refiner"),
     "saving": ("SavedReview", "save_review"),
     "session": ("ReviewSession",),
     "steps": ("STATES",),
