@@ -9,7 +9,7 @@ WORKERS ?= 2
 NNUNET := $(VENV)/nnunet
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-slow lint format train evaluate bench bench-batch bench-engine bench-networks wheel sample-data docs-images clean
+.PHONY: demo test test-slow lint format train evaluate bench bench-batch bench-engine bench-networks bench-review wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -73,7 +73,11 @@ bench-batch: $(VENV)/bench-installed ## reading, writing, verdicts, a thousand s
 	@$(BIN)/python -m benchmarks.cluster
 	@$(BIN)/python -m benchmarks.fuzz --minutes 30
 
-bench: bench-networks bench-engine bench-batch ## every figure that the documentation quotes
+bench-review: $(VENV)/bench-installed ## corrections by click, doubts, what a review costs
+	@$(BIN)/python -m benchmarks.interactive
+	@$(BIN)/python -m benchmarks.review
+
+bench: bench-networks bench-engine bench-batch bench-review ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.published
 	@$(BIN)/python -m benchmarks.super_resolution
 	@$(BIN)/python -m benchmarks.accuracy
