@@ -1,10 +1,14 @@
 """The examples in README.md and docs/ run as tests, from the repository root."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+
+_HAS_QT = find_spec("qtpy") is not None and any(map(find_spec, ("PySide6", "PyQt6")))
+collect_ignore = [] if _HAS_QT else ["napari_plugin/napari_effvit_med/widget.py"]
 
 
 def _go_to_root(_: object) -> None:
