@@ -174,7 +174,10 @@ def read_label_map(path: Path) -> Segmentation:
             raise RefusedError("OVERLAPPING_SEGMENTS", message, "Export it as a label map.")
         geometry, findings = _place_nrrd(header, array.shape, path)
         volume = _make_volume(array, geometry, path, findings, "NRRD")
-        table = _read_segments(header, array)
+        try:
+            table = _read_segments(header, array)
+        except (ValueError, IndexError, SettingsError) as error:
+            raise InputError(f"{path.name} has segments that cannot be understood: {error}.") from error
     return as_segmentation(volume, array, table)
 
 
@@ -217,8 +220,7 @@ def plain_table(values: list[int]) -> LabelTable:
 
 
 def _plain_label(value: int) -> Label:
-    kind = Code("91723000", "Anatomical Structure")
-    return Label(value, f"label {value}", kind, colour=_COLOURS[(value - 1) % len(_COLOURS)])
+    return Label(value, f"label {value}", ANATOMICAL_STRUCTURE, colour=_COLOURS[(value - 1) % len(_COLOURS)])
 
 
 def _load_nrrd(path: Path) -> tuple[npt.NDArray[Any], Mapping[str, Any]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +65,8 @@ def save_review(
 ) -> SavedReview:
     """Write what a review came to; rejected structures are left out of all but the record.
 
-    The record is written last: with it the files beside it are whole and of one state of the review. The session goes
+    Files of an earlier saving stay until new ones take their place, so that a full disk costs none of them. The record
+    is written last: with it the files beside it are whole and of one state of the review. The session goes
     on, and may be saved again; each state of a review has UIDs of its own, and the same after it was opened again.
 
     Args:
@@ -100,7 +100,7 @@ def save_review(
         "dicom-seg": lambda path: write_dicom_seg(dated, path, seg),
         "nifti": lambda path: write_nifti(made, path),
     }
-    paths = _clear(output)
+    paths = _make_ready(output)
     files: dict[str, Path] = {}
     findings: list[Finding] = []
     for kind in dict.fromkeys(types):
@@ -113,6 +113,7 @@ def save_review(
     write_measurements_csv(rows, paths["measurements-csv"])
     write_measurements_json(rows, paths["measurements-json"], made.provenance)
     files |= {kind: paths[kind] for kind in ("measurements-csv", "measurements-json")}
+    _remove(paths[kind] for kind in set(paths) - set(files))
     outputs = {kind: _describe(path) for kind, path in files.items()}
     write_json(paths["record"], {**record.to_dict(), "outputs": outputs})
     return SavedReview({**files, "record": paths["record"]}, tuple(findings))
@@ -152,17 +153,28 @@ def _without_rows(segmentation: Segmentation, values: frozenset[int]) -> Segment
     return replace(segmentation, table=table) if values else segmentation
 
 
-def _clear(output: Path) -> dict[str, Path]:
-    """The paths of a folder that holds nothing of an earlier saving; its record goes first."""
+def _make_ready(output: Path) -> dict[str, Path]:
+    """The paths of what is saved in a folder. Files of an earlier saving stay until new ones take their place.
+
+    Its record goes: from now on it does not speak of what lies beside it.
+    """
     paths = {kind: output / name for kind, name in REVIEW_FILES.items()}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for path in reversed(paths.values()):
-            with suppress(FileNotFoundError):
-                path.unlink()
     except OSError as error:
         raise OutputError(f"Nothing can be saved into {output}: {error.strerror}. Choose another folder.") from error
+    _remove([paths["record"]])
     return paths
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{path} of an earlier saving cannot be removed: {error.strerror}. Choose another folder."
+            ) from error
 
 
 def _describe(path: Path) -> dict[str, Any]:

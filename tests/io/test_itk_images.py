@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,19 @@ def test_our_label_maps_are_read_back(tmp_path: Path, orientation: str, name: st
     np.testing.assert_array_equal(read.labels, labels)
     assert read.geometry.max_distance_mm(geometry) < 1e-4
     assert read.table == TABLE
+
+
+@pytest.mark.parametrize(("key", "value"), [("LabelValue", "one"), ("LabelValue", "0"), ("Color", "1 0")])
+def test_segments_that_make_no_sense_are_refused(tmp_path: Path, key: str, value: str) -> None:
+    """A damaged description of a segment gives our error, with the file's name."""
+    path, geometry = tmp_path / "a.seg.nrrd", Geometry(np.eye(4), (2, 2, 2))
+    write_nrrd(
+        Segmentation(np.ones((2, 2, 2), np.uint8), geometry, TABLE, Provenance("", "", "", {}, {}, "", "")), path
+    )
+    damaged = re.sub(rf"(?m)^(Segment0_{key}:=).*$".encode(), rf"\g<1>{value}".encode(), path.read_bytes())
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"a\.seg\.nrrd has segments that cannot be understood"):
+        read_label_map(path)
 
 
 def test_values_that_are_no_labels_are_refused() -> None:

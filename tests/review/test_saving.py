@@ -138,6 +138,21 @@ def test_the_record_has_every_structure_and_file(session, volume, tmp_path) -> N
     assert record["notice"].startswith("Research use only")
 
 
+def test_a_saving_that_fails_costs_nothing_of_the_one_before(session, volume, tmp_path, monkeypatch) -> None:
+    """Where the disk is full in the middle, the files of the earlier saving are as they were."""
+    before = save_review(session, volume, tmp_path / "out", BOTH).files
+    content = {path: path.read_bytes() for kind, path in before.items() if kind != "record"}
+    session.reset(LIVER.value)
+
+    def refuse(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("effvit_med.review.saving.write_dicom_seg", refuse)
+    with pytest.raises(OutputError, match="the disk is full"):
+        save_review(session, volume, tmp_path / "out", BOTH)
+    assert {path: path.read_bytes() for path in content} == content
+
+
 def test_saving_again_leaves_nothing_old(session, volume, tmp_path) -> None:
     """A file of an earlier saving that was not asked for this time goes; files of others stay."""
     (tmp_path / "out").mkdir()
