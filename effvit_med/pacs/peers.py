@@ -62,7 +62,6 @@ class TlsFiles:
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"The certificates in {self.ca} cannot be used: {error}.") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _ClosingSocket
         return self._load(context)
 
     def server_context(self) -> ssl.SSLContext:
@@ -75,7 +74,6 @@ class TlsFiles:
             raise SettingsError("A node with TLS needs its certificate: give --tls-cert FILE (and --tls-key FILE).")
         context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _ClosingSocket
         if self.ca:
             context.verify_mode = ssl.CERT_REQUIRED
         return self._load(context)
@@ -90,17 +88,6 @@ class TlsFiles:
             names = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path)
             raise SettingsError(f"The TLS files {names} cannot be used: {error}.") from error
         return context
-
-
-class _ClosingSocket(ssl.SSLSocket):
-    """Closes itself where it cannot be shut down, as after a handshake that failed: pynetdicom would leave it open."""
-
-    def shutdown(self, how: int) -> None:
-        try:
-            super().shutdown(how)
-        except OSError:
-            self.close()
-            raise
 
 
 class _ServerContext(ssl.SSLContext):

@@ -289,7 +289,6 @@ def test_results_that_cannot_be_returned_wait_longer_and_longer() -> None:
     assert ServiceOptions().backoff.longest_s == 300.0
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 def test_a_return_is_tried_until_the_peer_is_there(tmp_path: Path) -> None:
     """Results of a peer that is down or busy are kept and go when it takes them."""
     make_series(tmp_path / "a", "kept")
@@ -321,7 +320,6 @@ def test_a_return_is_tried_until_the_peer_is_there(tmp_path: Path) -> None:
             assert (service.unanswered(), len(peer.files)) == (0, 1)
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <s:pytest.PytestUnraisableExceptionWarning")
 def test_a_node_with_tls_takes_only_who_shows_a_certificate(tmp_path: Path) -> None:
     """Files go both ways over TLS; plain DICOM and a client without certificate get no association."""
     files = make_certificates(tmp_path)

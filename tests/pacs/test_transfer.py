@@ -20,8 +20,6 @@ from effvit_med.pacs.pushing import PushJournal, find_results
 from tests.pacs.archive_peer import archive_peer
 from tests.pacs.parts import data_set, make_seg, make_series, storing_peer
 
-NO_SOCKET = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
-
 
 def _free_port() -> int:
     with socket.socket() as free:
@@ -63,7 +61,6 @@ def test_an_answer_to_a_query_without_end_is_cut_off(
         assert len(archive.find_series(Query({"StudyInstanceUID": uids.study}))) == 1
 
 
-@NO_SOCKET
 def test_a_pacs_that_stays_away_ends_with_75(tmp_path: Path) -> None:
     """Bounded tries with growing waits, then a temporary failure, with the address in the message."""
     waits: list[float] = []
@@ -137,7 +134,6 @@ def test_the_bytes_on_the_wire_are_those_of_the_file(tmp_path: Path) -> None:
     assert data_set(content) == data_set(path.read_bytes())
 
 
-@NO_SOCKET
 def test_a_push_to_nobody_keeps_the_files_and_ends_with_75(tmp_path: Path) -> None:
     """The JSON says how many wait; nothing is noted as stored."""
     make_seg(tmp_path, "first")

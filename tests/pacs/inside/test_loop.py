@@ -122,7 +122,6 @@ def test_a_labelmap_goes_by_stow(orthanc: Orthanc, tmp_path: Path) -> None:
     assert data_set(orthanc.file(name)) == data_set(sent.read_bytes())
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 def test_results_wait_on_disk_while_the_pacs_is_down(tmp_path: Path) -> None:
     """Nothing listens where results go: they are kept and tried again, and arrive when the PACS is back."""
     make_series(tmp_path / "ct", "down")
