@@ -8,7 +8,9 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 _HAS_QT = find_spec("qtpy") is not None and any(map(find_spec, ("PySide6", "PyQt6")))
-collect_ignore = [] if _HAS_QT else ["napari_plugin/napari_effvit_med/widget.py"]
+_PLUGIN = Path(__file__).parent / "napari_plugin" / "napari_effvit_med"
+_QT_MODULES = [str(path) for path in _PLUGIN.glob("*.py") if "\nfrom qtpy" in path.read_text(encoding="utf-8")]
+collect_ignore = [] if _HAS_QT else _QT_MODULES
 
 
 def _go_to_root(_: object) -> None:

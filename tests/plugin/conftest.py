@@ -30,3 +30,13 @@ def _wait(request: pytest.FixtureRequest, viewer: Any) -> Callable[[Callable[[],
         bot.waitUntil(holds, timeout=120_000)
 
     return wait
+
+
+@pytest.fixture(name="bot")
+def _bot(request: pytest.FixtureRequest) -> Any:
+    """Clicks and keys for single widgets, which need Qt and a display but no napari."""
+    if find_spec("pytestqt") is None:
+        pytest.skip("pytest-qt is not here: pip install pytest-qt and a Qt binding")
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("QT_QPA_PLATFORM")):
+        pytest.skip("there is no display: run under xvfb-run")
+    return request.getfixturevalue("qtbot")
