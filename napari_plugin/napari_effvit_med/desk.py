@@ -71,6 +71,7 @@ class ReviewDesk:
         self._seen: set[tuple[int, int, int]] = set()
         self._strips: tuple[npt.NDArray[np.float64], ...] = ()
         self._survey_due = self._surveying = self._settle_anew = False
+        self._painted_with: tuple[str, int] | None = None
         self._saved = ""
 
     # the review as a whole
@@ -106,6 +107,7 @@ class ReviewDesk:
         """
         if self.opened is None:
             return
+        self._adopt()
         opened, self.opened = self.opened, None
         for worker in (self._quick, self._slow):
             if worker is not None:
@@ -126,6 +128,7 @@ class ReviewDesk:
 
     def poll(self) -> None:
         """Take in what the workers did; the window calls this many times a second."""
+        self._adopt()
         for worker in (self._quick, self._slow):
             if worker is not None:
                 worker.poll()
@@ -134,7 +137,7 @@ class ReviewDesk:
     @property
     def busy(self) -> bool:
         """Whether a correction or a saving is under way."""
-        return bool(self._quick and self._quick.unfinished) or self.saving
+        return bool(self._quick and self._quick.unfinished) or self.saving or self._painted_with is not None
 
     @property
     def settling(self) -> bool:
@@ -227,7 +230,7 @@ class ReviewDesk:
         if self.layer.selected_label != value:
             self.layer.selected_label = value
         if session.states[value] == "unseen":
-            self._quick.put(lambda: session.set_state(value, "looked"), self._took)
+            self._put(lambda: session.set_state(value, "looked"), self._took)
         if jump:
             number = next((n for n, doubt in enumerate(self.doubts) if doubt.value == value), None)
             if number is not None:
@@ -305,16 +308,21 @@ class ReviewDesk:
                     word = "belongs to it already" if prompt.adds else "does not belong to it"
                     self._say(f"Nothing changed: what you pointed at {word}, or is locked.")
 
-        self._quick.put(work, show)
+        self._put(work, show)
         self._marks.add(prompt, opened.grid, self.layer)
         self.on_change()
 
     def _painted(self, _: object = None) -> None:
+        """Napari's own tools wrote, or are about to: its event may come before the voxels."""
+        if self._painted_with is None:
+            self._painted_with = (_KINDS.get(str(self.layer.mode), "script"), int(self.layer.selected_label))
+
+    def _adopt(self) -> None:
         """Take over what napari's own tools wrote."""
-        if self.opened is None or self._quick is None:
+        if self._painted_with is None or self.opened is None or self._quick is None:
             return
+        (kind, value), self._painted_with = self._painted_with, None
         opened, layer = self.opened, self.layer
-        kind, value = _KINDS.get(str(layer.mode), "script"), int(layer.selected_label)
         session = opened.session
         foreign = None if np.may_share_memory(layer.data, session.labels) else layer.data
         if foreign is not None and foreign.shape != opened.grid.shape:
@@ -357,20 +365,20 @@ class ReviewDesk:
                     self._say(nothing)
                 self._mark()
 
-        self._quick.put(session.undo if way == "undo" else session.redo, show)
+        self._put(session.undo if way == "undo" else session.redo, show)
 
     def reset(self, value: int) -> None:
         """Bring a structure back to the automatic result."""
         if self.opened is not None and self._quick is not None:
             session = self.opened.session
             self._settle_anew = True
-            self._quick.put(lambda: session.reset(value), self._took)
+            self._put(lambda: session.reset(value), self._took)
 
     def set_state(self, value: int, state: str) -> None:
         """Say what is thought of a structure, see `effvit_med.review.STATES`."""
         if self.opened is not None and self._quick is not None:
             session = self.opened.session
-            self._quick.put(lambda: session.set_state(value, state), self._took)
+            self._put(lambda: session.set_state(value, state), self._took)
 
     def accept(self, value: int) -> None:
         """Accept a structure, which locks it, and go on to the next one that is not done."""
@@ -388,7 +396,7 @@ class ReviewDesk:
         """Keep a structure from being edited, or let it be edited."""
         if self.opened is not None and self._quick is not None:
             session = self.opened.session
-            self._quick.put(lambda: session.set_locked(value, locked), self._took)
+            self._put(lambda: session.set_locked(value, locked), self._took)
 
     def dismiss(self, number: int) -> None:
         """Say that a place in doubt is right as it is; it can be undone."""
@@ -400,7 +408,7 @@ class ReviewDesk:
             opened.session.agree(doubt.value, doubt.box)
             opened.settled.agree(doubt.box)
 
-        self._quick.put(work, self._took)
+        self._put(work, self._took)
         self.doubts = (*self.doubts[:number], *self.doubts[number + 1 :])
         self.doubt = None
         if self.doubts:
@@ -441,7 +449,7 @@ class ReviewDesk:
         if self.saving:
             self._say("Files are being written already.", error=True)
             return
-        opened, quick, slow = self.opened, self._quick, self._slow
+        opened, slow = self.opened, self._slow
         self.saving = True
         self._say(f"Saving into {output} ...")
 
@@ -459,10 +467,16 @@ class ReviewDesk:
         def begin(_: Answer) -> None:
             slow.put(work, show)
 
-        quick.put(lambda: None, begin)  # what was corrected before is part of it
+        self._put(lambda: None, begin)  # what was corrected before is part of it
         self.on_change()
 
     # within
+
+    def _put(self, work: Callable[[], Any], then: Callable[[Answer], Any]) -> None:
+        """Do something after what was painted before."""
+        self._adopt()
+        if self._quick is not None:
+            self._quick.put(work, then)
 
     def _took(self, answer: Answer) -> bool:
         """Show what a step of the review changed; whether it went well."""

@@ -137,7 +137,7 @@ def start_review(
     note = {**note_source(volume), _REASONS: [[value, each.code, each.message] for value, each in reasons]}
     if predecessor is not None:
         note["predecessor"] = predecessor.name
-    folder = _new_folder(root, segmentation.provenance.identity)
+    folder = _new_folder(root, segmentation.provenance.identity())
     session = ReviewSession.start(folder, segmentation, note)
     return _show(session, volume, frame, name, reasons, predecessor)
 
