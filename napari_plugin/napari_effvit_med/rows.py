@@ -129,6 +129,30 @@ def _remark(measurement: Measurement) -> str:
     return "; ".join(part for part in (measurement.reason, cut) if part)
 
 
+def measurements_to_tsv(rows: Sequence[MeasurementRow]) -> str:
+    r"""The table of measurements for a spreadsheet: titles, then a line per structure; empty where no number is.
+
+    Args:
+        rows: the lines.
+
+    Examples:
+        >>> print(measurements_to_tsv([MeasurementRow("liver", 1523.4, 812000, None, 0.126)]).replace("\t", "|"))
+        structure|volume_ml|voxels|mean|unit|edited_percent|remark
+        liver|1523.4|812000|||12.6|
+        <BLANKLINE>
+    """
+    titles = ("structure", "volume_ml", "voxels", "mean", "unit", "edited_percent", "remark")
+    lines = [titles, *(_cells(row) for row in rows)]
+    return "".join("\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines)
+
+
+def _cells(row: MeasurementRow) -> tuple[str, ...]:
+    volume = "" if row.volume_ml is None else f"{row.volume_ml:.7g}"
+    mean = "" if row.mean is None else f"{row.mean:.7g}"
+    voxels = "" if row.voxels is None else str(row.voxels)
+    return row.structure, volume, voxels, mean, row.unit, f"{100 * row.edited_fraction:.4g}", row.remark
+
+
 def describe_ml(volume_ml: float | None) -> str:
     """A volume in mL as a list shows it: with as many digits as are of use.
 
@@ -156,3 +180,17 @@ def describe_share(fraction: float) -> str:
     if 0.99 < fraction < 1:
         return "> 99 %"
     return f"{fraction * 100:.0f} %"
+
+
+def describe_doubts(rows: Sequence[DoubtRow]) -> str:
+    """How many places there are to look at, and how much is likely wrong in all of them.
+
+    Examples:
+        >>> row = DoubtRow(0, 1, "liver", (0, 0, 0), 0.8, "", 4, seen=False)
+        >>> describe_doubts([]), describe_doubts([row])
+        ('Nothing in doubt', '1 place, about 0.80 mL likely wrong')
+    """
+    if not rows:
+        return "Nothing in doubt"
+    places = "1 place" if len(rows) == 1 else f"{len(rows)} places"
+    return f"{places}, about {describe_ml(sum(row.expected_wrong_ml for row in rows))} mL likely wrong"

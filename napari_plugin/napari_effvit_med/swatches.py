@@ -55,6 +55,18 @@ def make_padlock(palette: QPalette, *, locked: bool) -> QIcon:
     return _make_icon(picture)
 
 
+def mix_text(palette: QPalette, share: float) -> QColor:
+    """A colour between the ground of lists and their text, in any theme.
+
+    Args:
+        palette: of the widget.
+        share: how much of it is text, 0 to 1.
+    """
+    ink, ground = palette.color(QPalette.ColorRole.Text), palette.color(QPalette.ColorRole.Base)
+    pairs = ((ink.red(), ground.red()), (ink.green(), ground.green()), (ink.blue(), ground.blue()))
+    return QColor(*(round(share * mine + (1 - share) * other) for mine, other in pairs))
+
+
 def _make_icon(picture: QPixmap) -> QIcon:
     icon = QIcon(picture)
     icon.addPixmap(picture, QIcon.Mode.Selected)  # else the style tints it
