@@ -5,19 +5,31 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("NAPARI_CONFIG", "")  # the viewers of the tests neither read nor write the user's preferences
+_NEEDS_WINDOW = {"viewer", "qtbot", "qapp", "make_napari_viewer"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a window where there is none: Qt would end the process, not raise."""
+    reason = ""
+    if not all(map(config.pluginmanager.has_plugin, ("napari", "pytest-qt"))):
+        reason = "napari and pytest-qt are not here (pip install '.[napari,dev]') or a library of Qt's is missing"
+    elif sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        reason = "there is no display: run under xvfb-run"
+    for item in items:
+        if _NEEDS_WINDOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker("window")
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(name="viewer")
 def _viewer(request: pytest.FixtureRequest) -> Any:
     """A real viewer of napari with its window."""
-    if find_spec("napari") is None or find_spec("pytestqt") is None:
-        pytest.skip("napari and pytest-qt are not here: pip install '.[napari]' pytest-qt and a Qt binding")
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        pytest.skip("there is no display: run under xvfb-run")
     return request.getfixturevalue("make_napari_viewer")()
 
 
