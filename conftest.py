@@ -6,9 +6,9 @@ from pathlib import Path
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-_PLUGIN = Path(__file__).parent / "napari_plugin"
-# Modules of the window have no examples, and cannot even be imported where Qt's libraries are missing
-collect_ignore = [str(path) for path in _PLUGIN.rglob("*.py") if "\nfrom qtpy" in path.read_text("utf-8")]
+_PLUGIN = Path(__file__).parent / "napari_plugin" / "napari_effvit_med"
+# Modules of the window have no examples, and cannot even be imported where a library of Qt's is missing
+collect_ignore = [str(path) for path in _PLUGIN.glob("*.py") if "\nfrom qtpy" in path.read_text("utf-8")]
 
 
 def _go_to_root(_: object) -> None:

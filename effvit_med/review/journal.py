@@ -207,6 +207,15 @@ class Journal:
             raise OutputError(f"{self.path} could not be mended: {error.strerror}.") from error
 
 
+def read_first(folder: Path) -> dict[str, Any] | None:
+    """The first event of a journal, without taking the folder; None if there is none or it is damaged."""
+    try:
+        with (folder / JOURNAL_FILE).open("rb") as stream:
+            return _read_line(stream.readline(), 0, "")[0]
+    except OSError:
+        return None
+
+
 def hold(folder: Path) -> FileLock:
     """Take a folder for this process.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from effvit_med.review.changes import LabelArray, VoxelChange, flat_view
 from effvit_med.review.journal import Journal
 from effvit_med.review.record import ReviewRecord
 from effvit_med.review.state import ReviewState, Way
-from effvit_med.review.steps import STATES, PlainPrompt, Step, check_kind, make_event, plain_prompt
+from effvit_med.review.steps import STATES, PlainPrompt, Step, agree_step, check_kind, make_event, plain_prompt
 from effvit_med.volume import Finding, Provenance, Segmentation
 from effvit_med.volume import Step as Done
 
@@ -42,11 +42,10 @@ class ReviewSession:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with ReviewSession.start(Path(folder), automatic, {}) as session:
         ...         change = session.apply([3, 4], 1, kind="click", value=1)
-        ...         volume = round(session.volumes_ml()[1], 4)
         ...     with ReviewSession.resume(Path(folder)) as session:
         ...         again, undone = round(session.volumes_ml()[1], 4), session.undo()
-        >>> len(change), volume, again, undone.after.tolist(), session.states
-        (2, 0.01, 0.01, [0, 0], {1: 'unseen'})
+        >>> len(change), again, undone.after.tolist(), session.states
+        (2, 0.01, [0, 0], {1: 'unseen'})
     """
 
     def __init__(self, journal: Journal, automatic: Segmentation, source_note: Mapping[str, Any]) -> None:
@@ -147,6 +146,11 @@ class ReviewSession:
         return self._journal.findings
 
     @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that stand, the oldest first; not those that were undone."""
+        return tuple(step for _, step in self._state.stacks["undo"])
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is something to undo."""
         return bool(self._state.stacks["undo"])
@@ -212,9 +216,7 @@ class ReviewSession:
             return self._edit(self._state.take_back(flat), Step(kind, value, duration_s=duration_s))
 
     def reset(self, value: int) -> VoxelChange:
-        """Bring a structure back to what the automatic result says of it, as one step.
-
-        Voxels that it gained become what they were; voxels that it lost come back. Locked structures stay as they are.
+        """Bring a structure back to what the automatic result says of it, as one step; locked ones stay as they are.
 
         Args:
             value: its label value.
@@ -277,6 +279,20 @@ class ReviewSession:
             if bool(self._state.locked[value]) != locked:
                 self._do(Step("lock", value, locks={value: (not locked, locked)}), None)
 
+    def agree(self, value: int, box: Sequence[Sequence[int]]) -> None:
+        """Say that a place is right as it is, as a step of its own.
+
+        Args:
+            value: the structure there; 0 for none in particular.
+            box: of the place, as (start, stop) along each axis.
+
+        Raises:
+            SettingsError: if the label value is not known.
+            OutputError: if the journal cannot be written.
+        """
+        with self._turn:
+            self._do(agree_step(self.table.by_value(value).value if value else 0, box), None)
+
     def undo(self) -> VoxelChange | None:
         """Take back the last step that stands, of whatever structure, also of an earlier sitting.
 
@@ -326,7 +342,7 @@ class ReviewSession:
     def segmentation(self, *, without: frozenset[int] = frozenset()) -> Segmentation:
         """The labels as they are, as a segmentation of their own that says in its provenance that it was reviewed.
 
-        The confidence of the network is left out: it does not speak of what was corrected.
+        It has no confidence: the network's does not speak of what was corrected.
 
         Args:
             without: label values that become background, such as those of rejected structures.
@@ -335,13 +351,11 @@ class ReviewSession:
             labels = self._state.labels.copy()
             for value in without:
                 labels[labels == value] = 0
-            detail = {"events": self._state.effort.events, "journal_digest": self._journal.digest}
-            detail["edited"] = sorted(self.edited)
-            steps = (
-                *self.provenance.steps,
-                Done("review", round(sum(self._state.effort.active_s.values()), 3), detail),
-            )
-            return Segmentation(labels, self.geometry, self.table, replace(self.provenance, steps=steps))
+            effort, edited = self._state.effort, sorted(self.edited)
+            detail = {"events": effort.events, "journal_digest": self._journal.digest, "edited": edited}
+            done = Done("review", round(sum(effort.active_s.values()), 3), detail)
+            provenance = replace(self.provenance, steps=(*self.provenance.steps, done))
+            return Segmentation(labels, self.geometry, self.table, provenance)
 
     def close(self) -> None:
         """Let go of the folder; nothing is left to be saved."""
@@ -359,12 +373,7 @@ class ReviewSession:
         check_kind(step.kind)
         if step.value:
             self.table.by_value(step.value)
-        unknown = np.unique(change.after[~self._state.known[change.after]])
-        if unknown.size:
-            raise SettingsError(
-                f"No structure has the label value {unknown[0]}; there are {sorted(self._state.states)}."
-            )
-        change = self._state.allow(change)
+        change = self._state.allow(self._state.check_known(change))
         if len(change):
             states = self._state.shift_all(change, step.value)
             self._do(replace(step, change=change.to_text(), states=states), change)

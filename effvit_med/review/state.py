@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.errors import EffvitError, InputError
+from effvit_med.errors import EffvitError, InputError, SettingsError
 from effvit_med.review.changes import LabelArray, VoxelChange, check_places, flat_view
 from effvit_med.review.counts import VoxelCounts
 from effvit_med.review.record import Effort, StructureReview, describe_structure
@@ -70,6 +70,17 @@ class ReviewState:
         check_places(labels, places)
         change = VoxelChange.of(self.labels, places, shown[places.astype(np.int64)])
         shown[change.flat] = change.before
+        return change
+
+    def check_known(self, change: VoxelChange) -> VoxelChange:
+        """A change as it is, if it gives no voxel a value that the table has not.
+
+        Raises:
+            SettingsError: if it does.
+        """
+        unknown = np.unique(change.after[~self.known[change.after]])
+        if unknown.size:
+            raise SettingsError(f"No structure has the label value {unknown[0]}; there are {sorted(self.states)}.")
         return change
 
     def allow(self, change: VoxelChange) -> VoxelChange:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ STATES = ("unseen", "looked", "edited", "accepted", "rejected")
 CLICK_KINDS = frozenset({"click", "point"})
 """Kinds of edits that count as clicks; all others are strokes."""
 
-OWN_KINDS = frozenset({"state", "lock", "reset"})
+OWN_KINDS = frozenset({"state", "lock", "reset", "agree"})
 """Kinds of steps that the session makes itself."""
 
 _ALWAYS = ("value", "duration_s")
@@ -93,6 +93,12 @@ class Step:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"An event of the review is no step: {error!r}.") from error
+
+
+def agree_step(value: int, box: Sequence[Sequence[int]]) -> Step:
+    """A step that says that a place is right as it is: `session.ReviewSession.agree`."""
+    place = [[int(start), int(stop)] for start, stop in box]
+    return Step("agree", int(value), prompt={"kind": "agree", "box": place})
 
 
 def check_kind(kind: str) -> None:

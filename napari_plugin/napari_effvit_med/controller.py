@@ -6,15 +6,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from effvit_med.errors import EffvitError, InputError
+from effvit_med.errors import CancelledError, EffvitError, InputError
 from effvit_med.volume import Segmentation, Volume
 from effvit_med.volume.measurements import Measurement
+from napari_effvit_med.desk import ReviewDesk
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, LayerRecord, foreign_grid, record_of
+from napari_effvit_med.opening import OpenedReview, Reasons, resume_review, start_review
 from napari_effvit_med.reading import LayerData, as_labels_layer, as_volume_layer, frame_of
+from napari_effvit_med.settings import PluginSettings
 from napari_effvit_med.state import Countdown, ModelCard, ScanRow, describe_seconds, read_card, rows_of
-from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Reporter, Task, Work
+from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Reporter, Task, Work, Worker
+from napari_effvit_med.writing import segmentation_of
+
+if TYPE_CHECKING:
+    from effvit_med.review.existing import FoundReview
 
 Starter = Callable[[Task], Task]
 
@@ -25,7 +32,13 @@ _PHASES = {
     "prepare": "preparing the scan",
     "region": "looking for the body",
     "network": "segmenting",
+    "measure": "measuring",
+    "estimate": "timing one window",
+    "review": "opening the review",
 }
+
+SAME_MM = 0.01
+"""Labels whose voxels lie farther than this from those of a scan are not its labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +51,7 @@ class Result:
         rows: the measurements.
         name: of the layer that was segmented.
         layer: its labels as napari takes them, made in the task, so that the window does not wait.
+        opened: the review of it, where one was begun.
     """
 
     volume: Volume
@@ -45,6 +59,7 @@ class Result:
     rows: tuple[Measurement, ...]
     name: str
     layer: LayerData
+    opened: OpenedReview | None = None
 
 
 class Controller:
@@ -53,8 +68,13 @@ class Controller:
     Args:
         viewer: napari's viewer, or its model.
         start: how a task is begun; `Task.run_here` for scripts.
+        settings: what the user prefers.
 
     Attributes:
+        desk: the review.
+        settings: what the user prefers.
+        found: reviews of the chosen scan that are on the disk, the latest first.
+        expected: how long a run will take, as the user reads it; empty if it was not measured.
         rows: the scans of the input that was looked at.
         card: the model that will be used.
         device: where it will run.
@@ -65,11 +85,17 @@ class Controller:
         on_change: called after anything changed.
     """
 
-    def __init__(self, viewer: Any, start: Starter = Task.start) -> None:
+    def __init__(self, viewer: Any, start: Starter = Task.start, settings: PluginSettings | None = None) -> None:
         self.viewer = viewer
+        self.settings = settings or PluginSettings()
+        inline = start is not Task.start
+        self.desk = ReviewDesk(viewer, self.say, inline=inline)
+        self.desk.extent_mm = self.settings.click_extent_mm
+        self.found: tuple[FoundReview, ...] = ()
+        self.expected = ""
         self.rows: tuple[ScanRow, ...] = ()
         self.card: ModelCard = read_card()
-        self.device = "auto"
+        self.device = self.settings.device
         self.message, self.is_error = "", False
         self.fraction: float | None = None
         self.result: Result | None = None
@@ -80,11 +106,18 @@ class Controller:
         self._countdown = Countdown()
         self._source: Path | None = None
         self._segmenters: dict[tuple[Path | None, str], Any] = {}
+        self._aside = Worker("Looking for reviews", inline=inline)
+        self._stopping = False
 
     @property
     def running(self) -> str:
         """What is running; empty if nothing is."""
         return self._task.name if self._task else ""
+
+    @property
+    def unfinished(self) -> str:
+        """What would be lost or broken off if the window were closed now; empty if nothing would."""
+        return self.running or ("Saving" if self.desk.saving else "")
 
     def look(self, path: Path) -> None:
         """List the scans of a folder or file.
@@ -101,7 +134,7 @@ class Controller:
         def show(entries: Any) -> None:
             self._source, self.rows = path, rows_of(entries)
             count = sum(row.can_open for row in self.rows)
-            self._say(f"{count} scan{'' if count == 1 else 's'} in {path.name}" if self.rows else "There is no scan.")
+            self.say(f"{count} scan{'' if count == 1 else 's'} in {path.name}" if self.rows else "There is no scan.")
 
         self._begin("Looking", work, show)
 
@@ -113,7 +146,7 @@ class Controller:
         """
         source = self._source
         if source is None or not row.can_open:
-            self._say(row.details or "This cannot be opened.", error=True)
+            self.say(row.details or "This cannot be opened.", error=True)
             return
 
         frame = frame_of(self.viewer.layers)
@@ -145,7 +178,7 @@ class Controller:
         self.viewer.add_image(data, **arguments)
         remarks = arguments["metadata"][METADATA_KEY].grid.remarks()
         findings = [finding.message for finding in volume.source.findings] if volume.source else []
-        self._say("\n".join([*remarks, *findings]) or "Opened.")
+        self.say("\n".join([*remarks, *findings]) or "Opened.")
 
     def image_layers(self) -> tuple[Any, ...]:
         """The layers that can be segmented: images of three axes that are not colour pictures."""
@@ -153,6 +186,14 @@ class Controller:
             layer
             for layer in self.viewer.layers
             if type(layer).__name__ == "Image" and layer.ndim == 3 and not layer.rgb and not layer.multiscale
+        )
+
+    def labels_layers(self) -> tuple[Any, ...]:
+        """The layers that can be reviewed: labels of three axes, but for those under review."""
+        return tuple(
+            layer
+            for layer in self.viewer.layers
+            if type(layer).__name__ == "Labels" and layer.ndim == 3 and layer is not self.desk.layer
         )
 
     def choose_model(self, folder: Path | None) -> bool:
@@ -167,9 +208,9 @@ class Controller:
         try:
             self.card = read_card(folder)
         except EffvitError as error:
-            self._say(str(error), error=True)
+            self.say(str(error), error=True)
             return False
-        self._say(f"{self.card.name} {self.card.version}")
+        self.say(f"{self.card.name} {self.card.version}")
         return True
 
     def segment(self, layer: Any) -> None:
@@ -181,33 +222,154 @@ class Controller:
         try:
             volume = volume_of(layer)
         except EffvitError as error:
-            self._say(str(error), error=True)
+            self.say(str(error), error=True)
             return
         card, device, name = self.card, self.device, str(layer.name)
         record = record_of(layer.metadata)
         frame = record.grid.frame if record else DisplayFrame()
         looks = {} if record else {"units": layer.units, "axis_labels": layer.axis_labels}
+        root = self.settings.reviews_folder if self.settings.review_after_segmenting else None
+        if record is not None and record.is_resampled:
+            root = None  # its labels can be looked at, but not be painted on
 
         def work(report: Reporter) -> Result:
             from effvit_med.volume.measurements import measure
 
             segmenter = self._segmenter(card, device, report)
             segmentation = segmenter.segment(volume, report, report.cancelled)
+            report("measure", 0, 0)
             rows = measure(volume, segmentation)
-            data, arguments, kind = as_labels_layer(segmentation, frame, f"{name} structures", volume)
-            return Result(volume, segmentation, rows, name, (data, {**arguments, **looks}, kind))
+            if root is None:
+                data, arguments, kind = as_labels_layer(segmentation, frame, f"{name} structures", volume)
+                return Result(volume, segmentation, rows, name, (data, {**arguments, **looks}, kind))
+            reasons = _judge(volume, segmentation, rows, segmenter.model)
+            report("review", 0, 0)
+            opened = start_review(volume, segmentation, root, frame, name, reasons)
+            opened.layer[1].update(looks)
+            return Result(volume, segmentation, rows, name, opened.layer, _unless_cancelled(opened, report))
 
         self._countdown = Countdown()
         self._begin("Segmenting", work, self._show_result)
+
+    def measure_time(self, layer: Any) -> None:
+        """Say how long segmenting a scan will take here, by one window of the network.
+
+        Args:
+            layer: one of `image_layers`.
+        """
+        try:
+            volume = volume_of(layer)
+        except EffvitError as error:
+            self.say(str(error), error=True)
+            return
+        card, device = self.card, self.device
+
+        def work(report: Reporter) -> Any:
+            segmenter = self._segmenter(card, device, report)
+            report("estimate", 0, 0)
+            return segmenter.estimate(volume)
+
+        def show(made: Any) -> None:
+            self.expected = f"About {describe_seconds(made.seconds, '')} for {made.windows} windows"
+            self.say(f"{self.expected}, and some seconds for what comes before and after the network.")
+
+        self._begin("Measuring the time", work, show)
+
+    def review_labels(self, labels: Any, layer: Any) -> None:
+        """Begin a review of labels that are open; it works on a copy of them.
+
+        Args:
+            labels: a labels layer.
+            layer: the image layer of its scan.
+        """
+        record = record_of(layer.metadata)
+        frame, name, root = record.grid.frame if record else DisplayFrame(), str(layer.name), self.settings.reviews_folder
+        try:
+            volume = volume_of(layer)
+            meta = {"name": labels.name, "metadata": labels.metadata, "scale": labels.scale}
+            meta |= {"translate": labels.translate, "rotate": labels.rotate, "affine": labels.affine.affine_matrix}
+            segmentation = segmentation_of(labels.data.copy(), meta, [layer])
+            if segmentation.geometry.max_distance_mm(volume.geometry) > SAME_MM:
+                raise InputError(f"{labels.name} does not lie on the voxels of {name}; choose the scan it belongs to.")
+        except EffvitError as error:
+            self.say(str(error), error=True)
+            return
+        predecessor = _seg_file(labels)
+
+        def work(report: Reporter) -> OpenedReview:
+            report("review", 0, 0)
+            opened = start_review(volume, segmentation, root, frame, name, (), predecessor)
+            return _unless_cancelled(opened, report)
+
+        def show(opened: OpenedReview) -> None:
+            labels.visible = False
+            self._open_review(opened)
+            self.say(f"The review works on a copy of {labels.name}, which is hidden.")
+
+        self._begin("Opening the review", work, show)
+
+    def look_for_reviews(self, layer: Any) -> None:
+        """Look on the disk for reviews of a scan that can be continued; `found` has them later.
+
+        Args:
+            layer: one of `image_layers`; None to forget those found.
+        """
+        self.found = ()
+        record = record_of(layer.metadata) if layer is not None else None
+        if record is None or record.volume is None or record.is_resampled:
+            return
+        volume, root = record.volume, self.settings.reviews_folder
+
+        def work() -> tuple[FoundReview, ...]:
+            from effvit_med.review.existing import find_reviews
+
+            return find_reviews(root, volume)
+
+        def show(answer: Finished | Failed) -> None:
+            if isinstance(answer, Finished):
+                self.found = answer.value
+                self.on_change()
+
+        self._aside.put(work, show)
+
+    def continue_review(self, found: FoundReview, layer: Any) -> None:
+        """Go on with a review where it ended, also where it ended with a crash.
+
+        Args:
+            found: one of `found`.
+            layer: the image layer of its scan.
+        """
+        record = record_of(layer.metadata)
+        if record is None or record.volume is None:
+            self.say("Open the scan with this panel first.", error=True)
+            return
+        volume, frame, name = record.volume, record.grid.frame, str(layer.name)
+
+        def work(report: Reporter) -> OpenedReview:
+            report("review", 0, 0)
+            return _unless_cancelled(resume_review(found.folder, volume, frame, name), report)
+
+        def show(opened: OpenedReview) -> None:
+            self._open_review(opened)
+            said = [f"The review goes on where it ended, with {len(opened.session.steps)} steps."]
+            self.say("\n".join([*said, *(finding.message for finding in opened.session.findings)]))
+
+        if self.desk.opened is not None and self.desk.opened.session.folder == found.folder:
+            self.say("This review is open already.")
+            return
+        self._begin("Opening the review", work, show)
 
     def stop(self) -> None:
         """Ask the running task to stop; it does within one window."""
         if self._task:
             self._task.stop()
-            self._say("Stopping ...")
+            self._stopping = True
+            self.say("Stopping ...")
 
     def poll(self) -> None:
         """Take in what the running task reported; the window calls this many times a second."""
+        self.desk.poll()
+        self._aside.poll()
         task = self._task
         if task is None:
             return
@@ -217,18 +379,20 @@ class Controller:
             self._take(event)
 
     def close(self) -> None:
-        """Stop what is running and forget about it."""
+        """Stop what is running and forget about it; the review is on the disk and is let go."""
+        self.on_change = self.desk.on_change = lambda: None
         if self._task:
             self._task.stop()
         self._task = None
-        self.on_change = lambda: None
+        self.desk.close()
+        self._aside.close(0)
 
     def _begin(self, name: str, work: Work, then: Callable[[Any], None]) -> None:
         if self._task:
-            self._say(f"{self._task.name} is not finished yet; stop it first.", error=True)
+            self.say(f"{self._task.name} is not finished yet; stop it first.", error=True)
             return
-        self._then, self.fraction = then, None
-        self._say(f"{name} ...")
+        self._then, self.fraction, self._stopping = then, None, False
+        self.say(f"{name} ...")
         self._task = Task(name, work)
         self._start(self._task)
         self.on_change()
@@ -239,27 +403,35 @@ class Controller:
             self.fraction = event.done / event.total if event.total else None
             words = _PHASES.get(event.phase, event.phase)
             seconds = describe_seconds(left)
-            self._say(f"{words}, {seconds}" if seconds else words)
+            if not self._stopping:
+                self.say(f"{words}, {seconds}" if seconds else words)
             return
         self._task, self.fraction = None, None
         if isinstance(event, Failed):
-            self._say(event.message, error=not event.cancelled)
+            self.say(event.message, error=not event.cancelled)
         elif isinstance(event, Finished):
             try:
                 self._then(event.value)
             except EffvitError as error:
-                self._say(str(error), error=True)
+                self.say(str(error), error=True)
 
     def _show_result(self, result: Result) -> None:
-        data, arguments, _ = result.layer
-        self.viewer.add_labels(data, **arguments)
+        if result.opened is not None:
+            self._open_review(result.opened)
+        else:
+            data, arguments, _ = result.layer
+            self.viewer.add_labels(data, **arguments)
         self.result = result
         found = sum(row.voxels is not None for row in result.rows)
         doubt = self.card.doubt(result.volume.modality)
         device = result.segmentation.provenance.device
         said = [f"{found} of {len(result.rows)} structures found on {device}.", doubt]
         said += [finding.message for finding in result.segmentation.provenance.findings]
-        self._say("\n".join(line for line in dict.fromkeys(said) if line), error=bool(doubt))
+        self.say("\n".join(line for line in dict.fromkeys(said) if line), error=bool(doubt))
+
+    def _open_review(self, opened: OpenedReview) -> None:
+        self.desk.on_change = self.on_change
+        self.desk.open(opened)
 
     def _segmenter(self, card: ModelCard, device: str, report: Reporter) -> Any:
         """The model, loaded once; runs in the thread of the task."""
@@ -272,7 +444,13 @@ class Controller:
             self._segmenters[key] = Segmenter(open_model(card.folder), Settings.from_values(device=device))
         return self._segmenters[key]
 
-    def _say(self, message: str, *, error: bool = False) -> None:
+    def say(self, message: str, *, error: bool = False) -> None:
+        """Show a message.
+
+        Args:
+            message: for the user.
+            error: whether it is bad news.
+        """
         self.message, self.is_error = message, error
         self.on_change()
 
@@ -298,6 +476,29 @@ def volume_of(layer: Any) -> Volume:
     if data.dtype.kind not in "iuf":
         raise InputError(f"{layer.name} holds values of type {data.dtype}; a scan has numbers.")
     return Volume(record.grid.unview(data), record.grid.geometry)
+
+
+def _judge(volume: Volume, segmentation: Segmentation, rows: tuple[Measurement, ...], model: Any) -> Reasons:
+    """What the rules say against structures."""
+    from effvit_med.engine.quality import judge_case
+    from effvit_med.review.doubts import list_reasons
+
+    return list_reasons(judge_case(volume, segmentation, rows, model), segmentation.table)
+
+
+def _unless_cancelled(opened: OpenedReview, report: Reporter) -> OpenedReview:
+    """The review, unless nobody waits for it any more: then it is let go."""
+    if report.cancelled():
+        opened.session.close()
+        raise CancelledError("Stopped.")
+    return opened
+
+
+def _seg_file(labels: Any) -> Path | None:
+    """The DICOM SEG that a layer was opened from."""
+    record = record_of(labels.metadata)
+    source = record.segmentation.provenance.source if record and record.segmentation else None
+    return source.files[0].path if source and source.kind == "DICOM SEG" and source.files else None
 
 
 def _affine_of(layer: Any) -> Any:

@@ -172,14 +172,18 @@ class Countdown:
         return (now_s - since) / (done - first) * (total - done)
 
 
-def describe_seconds(seconds: float | None) -> str:
-    """Time left as people say it.
+def describe_seconds(seconds: float | None, after: str = " left") -> str:
+    """Time as people say it.
+
+    Args:
+        seconds: how many; None if that is not known.
+        after: what is said behind it.
 
     Examples:
-        >>> describe_seconds(3.2), describe_seconds(100), describe_seconds(None)
-        ('4 s left', '1 min 40 s left', '')
+        >>> describe_seconds(3.2), describe_seconds(100, ""), describe_seconds(None)
+        ('4 s left', '1 min 40 s', '')
     """
     if seconds is None:
         return ""
     whole = int(-(-seconds // 1))
-    return f"{whole} s left" if whole < 60 else f"{whole // 60} min {whole % 60} s left"
+    return (f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s") + after

@@ -145,14 +145,88 @@ class Task:
                 events.append(event)
 
     def _run(self) -> None:
-        try:
-            self._events.put(Finished(self._work(self._reporter)))
-        except CancelledError:
-            self._events.put(Failed("Stopped.", cancelled=True))
-        except EffvitError as error:
-            self._events.put(Failed(str(error)))
-        except MemoryError:
-            self._events.put(Failed("The memory of this machine is not enough; close other programs and try again."))
-        except Exception as error:
-            log.exception("%s failed", self.name)
-            self._events.put(Failed(f"{self.name} failed: {type(error).__name__}: {error}"))
+        self._events.put(_try(self.name, lambda: self._work(self._reporter)))
+
+
+class Worker:
+    """One thread that does one job after another, in the order they came; answers are taken in where `poll` is called.
+
+    Args:
+        name: of the thread.
+        inline: do each job at once where it is put, for scripts and tests; answers still wait for `poll`.
+    """
+
+    def __init__(self, name: str, *, inline: bool = False) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Finished | Failed], None]] | None]
+        self._jobs = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[Callable[[Finished | Failed], None], Finished | Failed]]
+        self._answers = queue.SimpleQueue()
+        self._name, self._inline, self._closed = name, inline, False
+        self._thread = threading.Thread(target=self._run, name=f"effvit-med {name}", daemon=True)
+        self.unfinished = 0
+        if not inline:
+            self._thread.start()
+
+    def put(self, work: Callable[[], Any], then: Callable[[Finished | Failed], None] = lambda _: None) -> None:
+        """Do something after all that was put before.
+
+        Args:
+            work: called in the thread of the worker.
+            then: called with its answer by `poll`.
+        """
+        if self._closed:
+            return
+        self.unfinished += 1
+        if self._inline:
+            self._answers.put((then, _try(self._name, work)))
+        else:
+            self._jobs.put((work, then))
+
+    def poll(self) -> int:
+        """Take in the answers that are there.
+
+        Returns:
+            How many there were.
+        """
+        count = 0
+        while True:
+            try:
+                then, answer = self._answers.get_nowait()
+            except queue.Empty:
+                return count
+            self.unfinished -= 1
+            count += 1
+            then(answer)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Finish what was put, take nothing more, and forget the answers.
+
+        Args:
+            timeout_s: wait so long at most; what is not done then is done without anybody waiting.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        if not self._inline:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, then = job
+            self._answers.put((then, _try(self._name, work)))
+
+
+def _try(name: str, work: Callable[[], Any]) -> Finished | Failed:
+    """The answer of some work, which is never an exception."""
+    try:
+        return Finished(work())
+    except CancelledError:
+        return Failed("Stopped.", cancelled=True)
+    except EffvitError as error:
+        return Failed(str(error))
+    except MemoryError:
+        return Failed("The memory of this machine is not enough; close other programs and try again.")
+    except Exception as error:
+        log.exception("%s failed", name)
+        return Failed(f"{name} failed: {type(error).__name__}: {error}")

@@ -31,6 +31,8 @@ from napari_effvit_med.controller import Controller, Result
 from napari_effvit_med.layers import record_of
 from napari_effvit_med.letters import describe_world
 from napari_effvit_med.overlay import OrientationLetters
+from napari_effvit_med.review_panel import ReviewPanel
+from napari_effvit_med.settings import read_settings
 from napari_effvit_med.state import DEVICES, ScanRow
 from napari_effvit_med.windows import windows_for
 
@@ -39,7 +41,7 @@ _MARKS = {"read": "", "findings": "⚠ ", "refused": "✖ "}
 
 
 class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
-    """Study, segment, and what was found, from top to bottom.
+    """Study, segment, review and finish, from top to bottom.
 
     Args:
         napari_viewer: the viewer it belongs to.
@@ -48,12 +50,13 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
     Attributes:
         controller: what does the work.
         letters: those on the canvas.
+        review: the stages review and finish.
     """
 
     def __init__(self, napari_viewer: Any, controller: Controller | None = None) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.controller = controller or Controller(napari_viewer)
+        self.controller = controller or Controller(napari_viewer, settings=read_settings())
         self.letters = OrientationLetters(napari_viewer)
         self._window: QWidget | None = None
         self._shown_result: Result | None = None
@@ -62,7 +65,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(2, 2, 2, 2)
-        for box in (self._make_study(), self._make_segment(), self._make_result()):
+        self.review = ReviewPanel(self.controller.desk, self.controller.settings, self._say)
+        self.review.next_window_asked.connect(self._next_window)
+        for box in (self._make_study(), self._make_segment(), self._make_result(), self.review):
             column.addWidget(box)
         column.addStretch()
         area = QScrollArea()
@@ -76,7 +81,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.viewer.layers.events.inserted.connect(self._update_layers)
         self.viewer.layers.events.removed.connect(self._update_layers)
         self.viewer.cursor.events.position.connect(self._show_place)
-        self.controller.on_change = self.update_all
+        self.controller.on_change = self.controller.desk.on_change = self.update_all
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self.controller.poll)
@@ -122,7 +127,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.layers = QComboBox()
         self.layers.setToolTip("The image layer to segment")
         self.layers.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.layers.currentIndexChanged.connect(self._update_windows)
+        self.layers.currentIndexChanged.connect(self._take_layer)
         self.model_name = QLabel()
         self.model_name.setWordWrap(True)
         self.model_button = QPushButton("Other model ...")
@@ -135,13 +140,34 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.device.currentTextChanged.connect(self._set_device)
         self.run_button = QPushButton("Segment")
         self.run_button.clicked.connect(self._segment)
+        self.time_button = QPushButton("How long?")
+        self.time_button.setToolTip("Times one window of the network on this machine")
+        self.time_button.clicked.connect(self._measure_time)
+        self.continue_button = QPushButton()
+        self.continue_button.clicked.connect(self._continue_review)
+        self.labels = QComboBox()
+        self.labels.setToolTip("Labels of the scan that are open already, such as those of a DICOM SEG")
+        self.labels.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.review_button = QPushButton("Review")
+        self.review_button.setToolTip("Review these labels; the review works on a copy")
+        self.review_button.clicked.connect(self._review_labels)
         for label, part in (("Scan", self.layers), ("Device", self.device)):
             row = QHBoxLayout()
             row.addWidget(QLabel(label))
             row.addWidget(part, 1)
             column.addLayout(row)
-        for part in (self.model_name, self.model_summary, self.model_button, self.run_button):
+        run, labels = QHBoxLayout(), QHBoxLayout()
+        run.addWidget(self.run_button, 1)
+        run.addWidget(self.time_button)
+        self.labels_label = QLabel("or labels")
+        labels.addWidget(self.labels_label)
+        labels.addWidget(self.labels, 1)
+        labels.addWidget(self.review_button)
+        for part in (self.model_name, self.model_summary, self.model_button):
             column.addWidget(part)
+        column.addLayout(run)
+        column.addLayout(labels)
+        column.addWidget(self.continue_button)
         return box
 
     def _make_result(self) -> QGroupBox:
@@ -197,8 +223,19 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self._show_result(control.result)
         self.run_button.setEnabled(not running and self.layers.count() > 0 and control.card.has_weights)
         self.open_button.setEnabled(not running and self._chosen() is not None)
-        for button in (self.folder_button, self.file_button, self.model_button):
+        for button in (self.folder_button, self.file_button, self.model_button, self.continue_button):
             button.setEnabled(not running)
+        self.time_button.setEnabled(self.run_button.isEnabled())
+        self.time_button.setText(control.expected or "How long?")
+        self.review_button.setEnabled(not running and self.labels.count() > 0 and self.layers.count() > 0)
+        for part in (self.labels_label, self.labels, self.review_button):
+            part.setVisible(self.labels.count() > 0)
+        self.continue_button.setVisible(bool(control.found))
+        if control.found:
+            when = control.found[0].changed.astimezone()
+            self.continue_button.setText(f"Continue the review of {when:%d %b %Y, %H:%M}")
+        self.result_box.setVisible(control.result is not None and control.desk.opened is None)
+        self.review.update_all()
 
     def _show_scans(self, rows: tuple[ScanRow, ...]) -> None:
         self._shown_rows = rows
@@ -223,7 +260,6 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             item.setToolTip("It reaches the border of the scan" if row.cut_by_field_of_view else row.reason)
             self.table.setItem(number, 1, item)
         self.table.resizeColumnToContents(0)
-        self.result_box.show()
 
     def _chosen(self) -> ScanRow | None:
         number = self.scans.currentRow()
@@ -267,8 +303,32 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         if layer is not None:
             self.controller.segment(layer)
 
+    def _measure_time(self) -> None:
+        layer = self._layer()
+        if layer is not None:
+            self.controller.measure_time(layer)
+
+    def _review_labels(self) -> None:
+        layer, labels, number = self._layer(), self.controller.labels_layers(), self.labels.currentIndex()
+        if layer is not None and 0 <= number < len(labels):
+            self.controller.review_labels(labels[number], layer)
+
+    def _continue_review(self) -> None:
+        layer = self._layer()
+        if layer is not None and self.controller.found:
+            self.controller.continue_review(self.controller.found[0], layer)
+
+    def _say(self, message: str, *, error: bool = False) -> None:
+        self.controller.say(message, error=error)
+
+    def _next_window(self) -> None:
+        if self.windows.count():
+            number = (self.windows.currentIndex() + 1) % self.windows.count()
+            self.windows.setCurrentIndex(number)
+            self._set_window(number)
+
     def _update_layers(self, _: object = None) -> None:
-        """List the image layers; names follow when they are changed."""
+        """List the layers; names follow when they are changed."""
         chosen = self.layers.currentIndex()
         self.layers.clear()
         for layer in self.controller.image_layers():
@@ -277,7 +337,19 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.layers.addItem(layer.name)
         if 0 <= chosen < self.layers.count():
             self.layers.setCurrentIndex(chosen)
+        chosen = self.labels.currentIndex()
+        self.labels.clear()
+        for layer in self.controller.labels_layers():
+            layer.events.name.disconnect(self._update_layers)
+            layer.events.name.connect(self._update_layers)
+            self.labels.addItem(layer.name)
+        if 0 <= chosen < self.labels.count():
+            self.labels.setCurrentIndex(chosen)
         self.update_all()
+
+    def _take_layer(self, _: object = None) -> None:
+        self._update_windows()
+        self.controller.look_for_reviews(self._layer())
 
     def _update_windows(self, _: object = None) -> None:
         """The presets that fit the chosen layer."""
@@ -317,7 +389,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802  Qt's name
         """Ask before the user closes the window on a running task."""
-        if watched is self._window and event.type() == QEvent.Type.Close and self.controller.running:
+        if watched is self._window and event.type() == QEvent.Type.Close and self.controller.unfinished:
             if event.spontaneous() and not self._may_stop():
                 event.ignore()
                 return True
@@ -325,12 +397,13 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         return False
 
     def _may_stop(self) -> bool:
-        text = f"{self.controller.running} is not finished. Stop it and close?"
+        text = f"{self.controller.unfinished} is not finished. Stop it and close?"
         return bool(QMessageBox.question(self, "effvit-med", text) == QMessageBox.StandardButton.Yes)
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Let go of the viewer: no event, overlay or thread of ours stays."""
         self._timer.stop()
+        self.review.release()
         self.controller.close()
         self.letters.remove()
         if self._window is not None:

@@ -10,21 +10,29 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("NAPARI_CONFIG", "")  # the viewers of the tests neither read nor write the user's preferences
-_NEEDS_WINDOW = {"viewer", "qtbot", "qapp", "make_napari_viewer"}
+_QT = {"qapp", "qtbot", "bot"}
+_NAPARI = {"viewer", "make_napari_viewer"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a window where there is none: Qt would end the process, not raise."""
-    reason = ""
-    if not all(map(config.pluginmanager.has_plugin, ("napari", "pytest-qt"))):
-        reason = "napari and pytest-qt are not here (pip install '.[napari,dev]') or a library of Qt's is missing"
-    elif sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        reason = "there is no display: run under xvfb-run"
     for item in items:
-        if _NEEDS_WINDOW & set(getattr(item, "fixturenames", ())):
+        wanted = set(getattr(item, "fixturenames", ()))
+        if wanted & (_QT | _NAPARI):
             item.add_marker("window")
-            if reason:
+            if reason := _why_not(config, napari=bool(wanted & _NAPARI)):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_not(config: pytest.Config, *, napari: bool) -> str:
+    """What is missing for a window; single widgets need no napari, and a platform of Qt's without a screen does."""
+    plugins = ("pytest-qt", "napari") if napari else ("pytest-qt",)
+    if not all(map(config.pluginmanager.has_plugin, plugins)):
+        return f"{' and '.join(plugins)} missing (pip install '.[napari,dev]'), or a library of Qt's"
+    screens = ("DISPLAY", "WAYLAND_DISPLAY") if napari else ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform == "linux" and not any(map(os.environ.get, screens)):
+        return "there is no display: run under xvfb-run"
+    return ""
 
 
 @pytest.fixture(name="viewer")
@@ -42,3 +50,9 @@ def _wait(request: pytest.FixtureRequest, viewer: Any) -> Callable[[Callable[[],
         bot.waitUntil(holds, timeout=120_000)
 
     return wait
+
+
+@pytest.fixture(name="bot")
+def _bot(request: pytest.FixtureRequest) -> Any:
+    """Clicks and keys for single widgets, which need Qt and a display but no napari."""
+    return request.getfixturevalue("qtbot")

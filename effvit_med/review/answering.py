@@ -1,0 +1,78 @@
+"""From one prompt of a reader to the step of the review that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from effvit_med.errors import GeometryError, SettingsError
+from effvit_med.review.changes import VoxelChange
+from effvit_med.review.refining import LocalRefiner, Refiner, cut_request, list_changes
+from effvit_med.review.session import ReviewSession
+from effvit_med.review.steps import Step
+from effvit_med.volume import Volume
+from effvit_med.volume.prompts import Prompt
+
+_KINDS = frozenset({"point", "scribble", "box", "lasso"})
+
+
+def answer_prompt(
+    session: ReviewSession,
+    volume: Volume,
+    prompt: Prompt,
+    refiner: Refiner | None = None,
+    extent_mm: float = 60.0,
+    duration_s: float | None = None,
+) -> VoxelChange:
+    """Correct a structure by what the reader pointed at, as one step of the review.
+
+    Args:
+        session: the review.
+        volume: the scan.
+        prompt: what was pointed at, in indices of the scan.
+        refiner: what answers; None for `LocalRefiner`.
+        extent_mm: how much of the scan about a single point is looked at.
+        duration_s: how long drawing it took, for the record.
+
+    Returns:
+        What changed; nothing where the prompt says what is so already.
+
+    Raises:
+        SettingsError: if the structure is locked or not known.
+        GeometryError: if the prompt lies outside the scan.
+        OutputError: if the journal cannot be written; then nothing has changed.
+    """
+    label = session.table.by_value(prompt.value)
+    if label.value in session.locked:
+        raise SettingsError(f"{label.name} is locked, so it cannot be corrected. Unlock or reopen it first.")
+    if not all(-0.5 <= at <= size - 0.5 for at, size in zip(prompt.index[0], volume.geometry.shape, strict=True)):
+        raise GeometryError(f"You pointed at {np.round(prompt.index[0], 1).tolist()}, which is outside the scan.")
+    prompts = [*prompts_of(session.steps, prompt.value), prompt]
+    request, crop = cut_request(
+        volume,
+        session.labels,
+        prompts,
+        confidence=session.confidence,
+        locked=session.locked,
+        extent_mm=extent_mm,
+    )
+    structure = (refiner or LocalRefiner()).refine(request)
+    flat, after = list_changes(request, structure, crop, volume.geometry.shape)
+    return session.apply(
+        flat, after, kind=prompt.kind, value=prompt.value, prompt=prompt, duration_s=duration_s
+    )
+
+
+def prompts_of(steps: Iterable[Step], value: int) -> list[Prompt]:
+    """The prompts about a structure among steps that stand, the oldest first.
+
+    Args:
+        steps: of a review.
+        value: the structure.
+    """
+    return [
+        Prompt.from_dict(step.prompt)
+        for step in steps
+        if step.prompt is not None and step.value == value and step.kind in _KINDS
+    ]

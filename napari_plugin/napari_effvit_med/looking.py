@@ -1,0 +1,69 @@
+"""Where the viewer looks: the slice and the part of it that show a place. Knows napari's viewer model, but no Qt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CLOSEST_MM = 80.0
+"""What is looked at is shown with so much around it, at least."""
+
+_MARGIN = 2.0
+
+
+def look_at(viewer: Any, layer: Any, index: npt.ArrayLike, corners: npt.ArrayLike) -> None:
+    """Go to the slice of a place and bring what holds it into the middle.
+
+    Args:
+        viewer: napari's viewer or its model.
+        layer: whose voxels are meant.
+        index: (3,) the place, of the layer's data.
+        corners: (2, 3) of what holds it.
+    """
+    place = np.asarray(layer.data_to_world(np.asarray(index, dtype=float)), dtype=float)
+    for axis in range(3):
+        viewer.dims.set_point(axis, place[axis])
+    ends = np.stack([layer.data_to_world(corner) for corner in np.asarray(corners, dtype=float)])
+    shown = list(viewer.dims.displayed)
+    camera = camera_of(viewer)
+    camera.center = tuple(place[axis] for axis in shown) if len(shown) == 3 else (0.0, *(place[axis] for axis in shown))
+    extent_mm = max(CLOSEST_MM, _MARGIN * float(np.ptp(ends, axis=0)[shown].max()))
+    size = canvas_size(viewer)
+    if size:
+        camera.zoom = min(size) / extent_mm
+
+
+def camera_of(viewer: Any) -> Any:
+    """The camera; it has another place since napari 0.9."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
+def canvas_size(viewer: Any) -> tuple[int, int] | None:
+    """Height and width of the canvas in pixels; None where napari does not tell (before 0.9)."""
+    size = getattr(getattr(viewer, "canvas", None), "size", None)
+    return (int(size[0]), int(size[1])) if size is not None and min(size) > 0 else None
+
+
+def find_largest_slice(labels: npt.NDArray[np.unsignedinteger], axis: int, value: int) -> int | None:
+    """The slice that has most voxels of a value; None if there are none.
+
+    Args:
+        labels: of three axes.
+        axis: along which the slices lie.
+        value: to count.
+
+    Examples:
+        >>> labels = np.zeros((3, 4, 5), np.uint8)
+        >>> labels[1, 2:, :] = 7
+        >>> find_largest_slice(labels, 0, 7), find_largest_slice(labels, 1, 7), find_largest_slice(labels, 1, 8)
+        (1, 2, None)
+    """
+    counts = np.zeros(labels.shape[axis], np.int64)
+    for number, plane in enumerate(labels):
+        if axis == 0:
+            counts[number] = np.count_nonzero(plane == value)
+        else:
+            counts += np.count_nonzero(plane == value, axis=1 if axis == 1 else 0)
+    return int(counts.argmax()) if counts.any() else None
