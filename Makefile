@@ -20,7 +20,7 @@ IF_QT := $$($(BIN)/python -c 'import PySide6.QtWidgets' 2>/dev/null || echo -p n
 # and where there is no screen those that need one skip
 DISPLAYED := OMP_NUM_THREADS=1 $(shell command -v xvfb-run >/dev/null && command -v xauth >/dev/null && \
   echo 'env -u QT_QPA_PLATFORM xvfb-run -a -s "-screen 0 1600x1000x24"')
-PLUGIN_TESTS = $(DISPLAYED) $(BIN)/python -m pytest -q $(IF_QT) tests/plugin -m
+PLUGIN_TESTS = $(DISPLAYED) $(BIN)/python -m pytest -q $(IF_QT) tests/plugin napari_plugin -m
 
 .PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-batch bench-engine bench-networks bench-review wheel sample-data docs-images clean
 
