@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,12 +188,17 @@ class Controller:
             if type(layer).__name__ == "Image" and layer.ndim == 3 and not layer.rgb and not layer.multiscale
         )
 
+    def found_review(self) -> FoundReview | None:
+        """The latest review of the chosen scan that can be continued; None if there is none but the one that is open."""
+        opened = self.desk.opened.session.folder if self.desk.opened is not None else None
+        return next((found for found in self.found if found.folder != opened), None)
+
     def labels_layers(self) -> tuple[Any, ...]:
         """The layers that can be reviewed: labels of three axes, but for those under review."""
         return tuple(
             layer
             for layer in self.viewer.layers
-            if type(layer).__name__ == "Labels" and layer.ndim == 3 and layer is not self.desk.layer
+            if type(layer).__name__ == "Labels" and layer.ndim == 3 and not self.desk.shows(layer)
         )
 
     def choose_model(self, folder: Path | None) -> bool:
@@ -246,7 +251,8 @@ class Controller:
             report("review", 0, 0)
             opened = start_review(volume, segmentation, root, frame, name, reasons)
             opened.layer[1].update(looks)
-            return Result(volume, segmentation, rows, name, opened.layer, _unless_cancelled(opened, report))
+            kept = replace(segmentation, labels=opened.session.automatic)  # one copy of it in memory is enough
+            return Result(volume, kept, rows, name, opened.layer, _unless_cancelled(opened, report))
 
         self._countdown = Countdown()
         self._begin("Segmenting", work, self._show_result)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_effvit_med.looking import find_largest_slice, look_at
+from napari_effvit_med.layers import record_of
+from napari_effvit_med.looking import find_middle, look_at
 from napari_effvit_med.marks import PromptMarks
 from napari_effvit_med.opening import DONE_STATES, DoubtSurvey, OpenedReview, SettledPlaces, survey_doubts
 from napari_effvit_med.rows import DoubtRow, MeasurementRow, StructureRow, rows_of_measurements
@@ -126,6 +127,12 @@ class ReviewDesk:
         self.saving = self._surveying = self._survey_due = self._settle_anew = False
         self.on_change()
 
+    def shows(self, layer: Any) -> bool:
+        """Whether a layer is the one under review."""
+        record = record_of(layer.metadata)
+        made = record.segmentation if record is not None else None
+        return self.opened is not None and made is not None and made.labels is self.opened.session.labels
+
     def poll(self) -> None:
         """Take in what the workers did; the window calls this many times a second."""
         self._adopt()
@@ -237,7 +244,7 @@ class ReviewDesk:
                 self.jump(number)
             else:
                 axis = self.opened.grid.axes[self._slider_axis()]
-                self._quick.put(lambda: find_largest_slice(session.labels, axis, value), self._show_slice)
+                self._quick.put(lambda: find_middle(session.labels, axis, value), self._show_middle)
         self._mark()
         self.on_change()
 
@@ -529,12 +536,10 @@ class ReviewDesk:
         numbers = [number for number, doubt in enumerate(self.doubts) if doubt.index == looked]
         self.doubt = numbers[0] if numbers else None
 
-    def _show_slice(self, answer: Answer) -> None:
+    def _show_middle(self, answer: Answer) -> None:
         if isinstance(answer, Finished) and answer.value is not None and self.opened is not None:
-            axis = self._slider_axis()
-            number = answer.value
-            flipped = self.opened.grid.flips[axis]
-            self.go_to_slice(self.opened.grid.shape[axis] - 1 - number if flipped else number)
+            index, corners = (self.opened.grid.from_index(each) for each in answer.value)
+            look_at(self.viewer, self.layer, index, corners)
 
     def _follow_label(self, _: object = None) -> None:
         """The user chose another label with napari's own controls."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-CLOSEST_MM = 80.0
+CLOSEST_MM = 150.0
 """What is looked at is shown with so much around it, at least."""
 
 _MARGIN = 2.0
@@ -46,19 +46,25 @@ def canvas_size(viewer: Any) -> tuple[int, int] | None:
     return (int(size[0]), int(size[1])) if size is not None and min(size) > 0 else None
 
 
-def find_largest_slice(labels: npt.NDArray[np.unsignedinteger], axis: int, value: int) -> int | None:
-    """The slice that has most voxels of a value; None if there are none.
+def find_middle(
+    labels: npt.NDArray[np.unsignedinteger], axis: int, value: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Where to look for a structure: the middle of the slice that has most voxels of it.
 
     Args:
         labels: of three axes.
         axis: along which the slices lie.
-        value: to count.
+        value: of the structure.
+
+    Returns:
+        The index, and the first and last corner of what holds the structure in that slice; None if there is none.
 
     Examples:
         >>> labels = np.zeros((3, 4, 5), np.uint8)
         >>> labels[1, 2:, :] = 7
-        >>> find_largest_slice(labels, 0, 7), find_largest_slice(labels, 1, 7), find_largest_slice(labels, 1, 8)
-        (1, 2, None)
+        >>> index, corners = find_middle(labels, 0, 7)
+        >>> index.tolist(), corners.tolist(), find_middle(labels, 1, 8)
+        ([1, 2, 2], [[1, 2, 0], [1, 3, 4]], None)
     """
     counts = np.zeros(labels.shape[axis], np.int64)
     for number, plane in enumerate(labels):
@@ -66,4 +72,10 @@ def find_largest_slice(labels: npt.NDArray[np.unsignedinteger], axis: int, value
             counts[number] = np.count_nonzero(plane == value)
         else:
             counts += np.count_nonzero(plane == value, axis=1 if axis == 1 else 0)
-    return int(counts.argmax()) if counts.any() else None
+    if not counts.any():
+        return None
+    number = int(counts.argmax())
+    places = np.argwhere(labels.take(number, axis) == value)
+    ends = np.stack([places.mean(axis=0).astype(np.int64), places.min(axis=0), places.max(axis=0)])
+    found = np.insert(ends, axis, number, axis=1)
+    return found[0], found[1:]

@@ -77,6 +77,8 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.tool = QComboBox()
         for tool in TOOLS:
             self.tool.addItem(_TOOL_WORDS[tool], tool)
+        self.tool.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.tool.setMinimumContentsLength(8)
         self.tool.setToolTip("What Shift (adds) or Ctrl (removes) draws while the mouse is dragged")
         self.tool.currentIndexChanged.connect(self._set_tool)
         self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")

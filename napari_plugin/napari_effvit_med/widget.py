@@ -70,7 +70,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         for box in (self._make_study(), self._make_segment(), self._make_result(), self.review):
             column.addWidget(box)
         column.addStretch()
-        area = QScrollArea()
+        self.area = area = QScrollArea()
         area.setWidgetResizable(True)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inside)
@@ -230,12 +230,15 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.review_button.setEnabled(not running and self.labels.count() > 0 and self.layers.count() > 0)
         for part in (self.labels_label, self.labels, self.review_button):
             part.setVisible(self.labels.count() > 0)
-        self.continue_button.setVisible(bool(control.found))
-        if control.found:
-            when = control.found[0].changed.astimezone()
+        found = control.found_review()
+        self.continue_button.setVisible(found is not None)
+        if found is not None:
+            when = found.changed.astimezone()
             self.continue_button.setText(f"Continue the review of {when:%d %b %Y, %H:%M}")
         self.result_box.setVisible(control.result is not None and control.desk.opened is None)
         self.review.update_all()
+        bar = self.area.verticalScrollBar().sizeHint().width()
+        self.area.setMinimumWidth(self.area.widget().minimumSizeHint().width() + bar + 4)
 
     def _show_scans(self, rows: tuple[ScanRow, ...]) -> None:
         self._shown_rows = rows
@@ -314,9 +317,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.controller.review_labels(labels[number], layer)
 
     def _continue_review(self) -> None:
-        layer = self._layer()
-        if layer is not None and self.controller.found:
-            self.controller.continue_review(self.controller.found[0], layer)
+        layer, found = self._layer(), self.controller.found_review()
+        if layer is not None and found is not None:
+            self.controller.continue_review(found, layer)
 
     def _say(self, message: str, *, error: bool = False) -> None:
         self.controller.say(message, error=error)

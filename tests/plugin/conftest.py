@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,15 @@ def _why_not(config: pytest.Config, *, napari: bool) -> str:
     if sys.platform == "linux" and not any(map(os.environ.get, screens)):
         return "there is no display: run under xvfb-run"
     return ""
+
+
+@pytest.fixture(name="home", autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, so that no test leaves a review in that of the user."""
+    home = tmp_path / "home"
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    return home
 
 
 @pytest.fixture(name="viewer")

@@ -81,7 +81,9 @@ def test_segmenting_gives_the_engine_s_labels_on_the_source_grid(
     np.testing.assert_array_equal(record.grid.unview(layer.data), wanted)
     assert wanted.any()
     assert controller.result is not None
-    assert np.shares_memory(layer.data, controller.result.segmentation.labels)
+    assert controller.desk.opened is not None
+    assert np.shares_memory(layer.data, controller.desk.opened.session.labels)
+    controller.close()
     assert [row.structure for row in controller.result.rows] == list(controller.card.structures)
     assert tuple(layer.translate) == pytest.approx(tuple(controller.viewer.layers[0].translate))
 
