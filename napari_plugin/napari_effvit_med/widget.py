@@ -59,6 +59,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.controller = controller or Controller(napari_viewer, settings=read_settings())
         self.letters = OrientationLetters(napari_viewer)
         self._window: QWidget | None = None
+        self._is_closing = False
         self._offered: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self._shown_result: Result | None = None
         self._shown_rows: tuple[ScanRow, ...] | None = None
@@ -393,11 +394,17 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802  Qt's name
         """Ask before the user closes the window on a running task."""
-        if watched is self._window and event.type() == QEvent.Type.Close and self.controller.unfinished:
-            if event.spontaneous() and not self._may_stop():
-                event.ignore()
-                return True
-            self.controller.close()
+        if watched is not self._window:
+            return False
+        if event.type() == QEvent.Type.Close:
+            if self.controller.unfinished:
+                if event.spontaneous() and not self._may_stop():
+                    event.ignore()
+                    return True
+                self.controller.close()
+            self._is_closing = True  # napari may still ask; it hides the window when that is answered with yes
+        elif event.type() == QEvent.Type.Hide and self._is_closing and not event.spontaneous():
+            self.close()
         return False
 
     def _may_stop(self) -> bool:

@@ -168,14 +168,15 @@ def test_a_review_is_let_go_of_with_its_panel(viewer: Any, tmp_path: Path, way: 
     viewer.window._qt_window.show()
     desk = panel.controller.desk
     desk.open(make_review(tmp_path / "review"))
-    with pytest.raises(EffvitError):
-        ReviewSession.resume(tmp_path / "review")
+    folder = desk.opened.session.folder
+    with pytest.raises(EffvitError, match="Another program"):
+        ReviewSession.resume(folder)
     if way == "dock":
         viewer.window.remove_dock_widget(dock)
     else:
         viewer.close()
     assert desk.opened is None
-    ReviewSession.resume(tmp_path / "review").close()
+    ReviewSession.resume(folder).close()
 
 
 def test_a_hidden_dock_keeps_its_panel(viewer: Any) -> None:
