@@ -12,13 +12,13 @@ from effvit_med.errors import CancelledError, EffvitError, InputError
 from effvit_med.volume import Segmentation, Volume
 from effvit_med.volume.measurements import Measurement
 from napari_effvit_med.desk import ReviewDesk
-from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, LayerRecord, foreign_grid, record_of
-from napari_effvit_med.opening import OpenedReview, Reasons, resume_review, start_review
+from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, record_of
+from napari_effvit_med.opening import OpenedReview, judge, resume_review, start_review
 from napari_effvit_med.reading import LayerData, as_labels_layer, as_volume_layer, frame_of
+from napari_effvit_med.scans import labels_of, seg_file_of, volume_of
 from napari_effvit_med.settings import PluginSettings
 from napari_effvit_med.state import Countdown, ModelCard, ScanRow, describe_seconds, read_card, rows_of
 from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Reporter, Task, Work, Worker
-from napari_effvit_med.writing import segmentation_of
 
 if TYPE_CHECKING:
     from effvit_med.review.existing import FoundReview
@@ -36,9 +36,6 @@ _PHASES = {
     "estimate": "timing one window",
     "review": "opening the review",
 }
-
-SAME_MM = 0.01
-"""Labels whose voxels lie farther than this from those of a scan are not its labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +186,7 @@ class Controller:
         )
 
     def found_review(self) -> FoundReview | None:
-        """The latest review of the chosen scan that can be continued; None if there is none but the one that is open."""
+        """The latest review of the chosen scan that can be continued; not the one that is open."""
         opened = self.desk.opened.session.folder if self.desk.opened is not None else None
         return next((found for found in self.found if found.folder != opened), None)
 
@@ -247,7 +244,7 @@ class Controller:
             if root is None:
                 data, arguments, kind = as_labels_layer(segmentation, frame, f"{name} structures", volume)
                 return Result(volume, segmentation, rows, name, (data, {**arguments, **looks}, kind))
-            reasons = _judge(volume, segmentation, rows, segmenter.model)
+            reasons = judge(volume, segmentation, rows, segmenter.model)
             report("review", 0, 0)
             opened = start_review(volume, segmentation, root, frame, name, reasons)
             opened.layer[1].update(looks)
@@ -276,7 +273,8 @@ class Controller:
             return segmenter.estimate(volume)
 
         def show(made: Any) -> None:
-            self.expected = f"About {describe_seconds(made.seconds, '')} for {made.windows} windows"
+            words = "At most" if made.at_most else "About"
+            self.expected = f"{words} {describe_seconds(made.seconds, '')} for {made.windows} windows"
             self.say(f"{self.expected}, and some seconds for what comes before and after the network.")
 
         self._begin("Measuring the time", work, show)
@@ -289,18 +287,18 @@ class Controller:
             layer: the image layer of its scan.
         """
         record = record_of(layer.metadata)
-        frame, name, root = record.grid.frame if record else DisplayFrame(), str(layer.name), self.settings.reviews_folder
+        frame, name, root = (
+            record.grid.frame if record else DisplayFrame(),
+            str(layer.name),
+            self.settings.reviews_folder,
+        )
         try:
             volume = volume_of(layer)
-            meta = {"name": labels.name, "metadata": labels.metadata, "scale": labels.scale}
-            meta |= {"translate": labels.translate, "rotate": labels.rotate, "affine": labels.affine.affine_matrix}
-            segmentation = segmentation_of(labels.data.copy(), meta, [layer])
-            if segmentation.geometry.max_distance_mm(volume.geometry) > SAME_MM:
-                raise InputError(f"{labels.name} does not lie on the voxels of {name}; choose the scan it belongs to.")
+            segmentation = labels_of(labels, layer, volume)
         except EffvitError as error:
             self.say(str(error), error=True)
             return
-        predecessor = _seg_file(labels)
+        predecessor = seg_file_of(labels)
 
         def work(report: Reporter) -> OpenedReview:
             report("review", 0, 0)
@@ -461,59 +459,9 @@ class Controller:
         self.on_change()
 
 
-def volume_of(layer: Any) -> Volume:
-    """The scan of an image layer, on its own grid.
-
-    Args:
-        layer: of napari; one that this plugin did not make is taken to lie where napari draws it, as (-z, y, x) in mm.
-
-    Raises:
-        InputError: if its values are not those of a scan.
-        GeometryError: if it has no place in a patient.
-    """
-    record = record_of(layer.metadata)
-    if record is not None and record.volume is not None:
-        return record.volume
-    if record is None:
-        record = LayerRecord(foreign_grid(_affine_of(layer), layer.data.shape))
-    import numpy as np
-
-    data = np.asarray(layer.data)
-    if data.dtype.kind not in "iuf":
-        raise InputError(f"{layer.name} holds values of type {data.dtype}; a scan has numbers.")
-    return Volume(record.grid.unview(data), record.grid.geometry)
-
-
-def _judge(volume: Volume, segmentation: Segmentation, rows: tuple[Measurement, ...], model: Any) -> Reasons:
-    """What the rules say against structures."""
-    from effvit_med.engine.quality import judge_case
-    from effvit_med.review.doubts import list_reasons
-
-    return list_reasons(judge_case(volume, segmentation, rows, model), segmentation.table)
-
-
 def _unless_cancelled(opened: OpenedReview, report: Reporter) -> OpenedReview:
     """The review, unless nobody waits for it any more: then it is let go."""
     if report.cancelled():
         opened.session.close()
         raise CancelledError("Stopped.")
     return opened
-
-
-def _seg_file(labels: Any) -> Path | None:
-    """The DICOM SEG that a layer was opened from."""
-    record = record_of(labels.metadata)
-    source = record.segmentation.provenance.source if record and record.segmentation else None
-    return source.files[0].path if source and source.kind == "DICOM SEG" and source.files else None
-
-
-def _affine_of(layer: Any) -> Any:
-    """From the data of a layer to napari's world, by what napari says of four points."""
-    import numpy as np
-
-    points = np.vstack([np.zeros(3), np.eye(3)])
-    ends = [np.asarray(layer.data_to_world(point), dtype=float) for point in points]
-    affine = np.eye(4)
-    affine[:3, 3] = ends[0]
-    affine[:3, :3] = np.stack([end - ends[0] for end in ends[1:]], axis=1)
-    return affine

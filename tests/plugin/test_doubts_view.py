@@ -101,6 +101,13 @@ def test_seen_places_are_paler(view: DoubtsView) -> None:
     assert second.toolTip() == f"Slice 12. {_WHY}"
 
 
+def test_a_style_sheet_sets_the_colours(view: DoubtsView, bot: Any) -> None:
+    """As napari's dark theme does: seen places are grey on black, and the others have the colour of the sheet."""
+    view.setStyleSheet("QWidget { color: white; background-color: black; }")
+    bot.waitUntil(lambda: 100 < view.list.item(0).foreground().color().lightness() < 200)
+    assert view.list.item(1).data(Qt.ItemDataRole.ForegroundRole) is None
+
+
 def test_it_fits_at_340_pixels(view: DoubtsView) -> None:
     """The buttons, too."""
     assert view.minimumSizeHint().width() <= 340
