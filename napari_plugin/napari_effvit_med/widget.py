@@ -54,6 +54,8 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.controller = controller or Controller(napari_viewer, settings=read_settings())
         self.letters = OrientationLetters(napari_viewer)
         self._window: QWidget | None = None
+        self._is_closing = False
+        self._offered: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self._shown_result: Result | None = None
         self._shown_rows: tuple[ScanRow, ...] | None = None
         self.setMinimumWidth(360)
@@ -78,6 +80,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self._show_scale_bar()
         self.viewer.layers.events.inserted.connect(self._update_layers)
         self.viewer.layers.events.removed.connect(self._update_layers)
+        self.viewer.layers.events.reordered.connect(self._update_layers)
         self.viewer.cursor.events.position.connect(self._show_place)
         self.controller.on_change = self.controller.desk.on_change = self.update_all
         self._timer = QTimer(self)
@@ -241,9 +244,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
     def _set_device(self, device: str) -> None:
         self.controller.device = device
 
-    def _layer(self) -> Any:
-        """The image layer that is chosen; None if there is none."""
-        layers, number = self.controller.image_layers(), self.layers.currentIndex()
+    def _layer(self, offered: tuple[Any, ...] | None = None) -> Any:
+        """The image layer that is chosen among those that are listed; None if there is none."""
+        layers, number = self._offered[0] if offered is None else offered, self.layers.currentIndex()
         return layers[number] if 0 <= number < len(layers) else None
 
     def _segment(self) -> None:
@@ -257,7 +260,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.controller.measure_time(layer)
 
     def _review_labels(self) -> None:
-        layer, labels, number = self._layer(), self.controller.labels_layers(), self.labels.currentIndex()
+        layer, labels, number = self._layer(), self._offered[1], self.labels.currentIndex()
         if layer is not None and 0 <= number < len(labels):
             self.controller.review_labels(labels[number], layer)
 
@@ -276,23 +279,22 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self._set_window(number)
 
     def _update_layers(self, _: object = None) -> None:
-        """List the layers; names follow when they are changed."""
-        chosen = self.layers.currentIndex()
-        self.layers.clear()
-        for layer in self.controller.image_layers():
-            layer.events.name.disconnect(self._update_layers)
-            layer.events.name.connect(self._update_layers)
-            self.layers.addItem(layer.name)
-        if 0 <= chosen < self.layers.count():
-            self.layers.setCurrentIndex(chosen)
-        chosen = self.labels.currentIndex()
-        self.labels.clear()
-        for layer in self.controller.labels_layers():
-            layer.events.name.disconnect(self._update_layers)
-            layer.events.name.connect(self._update_layers)
-            self.labels.addItem(layer.name)
-        if 0 <= chosen < self.labels.count():
-            self.labels.setCurrentIndex(chosen)
+        """List the layers; names follow when they are changed, and the chosen ones stay chosen."""
+        control, before = self.controller, self._offered
+        self._offered = (control.image_layers(), control.labels_layers())
+        was = self._layer(before[0])
+        for box, old, new in zip((self.layers, self.labels), before, self._offered, strict=True):
+            chosen = old[box.currentIndex()] if 0 <= box.currentIndex() < len(old) else None
+            box.blockSignals(True)
+            box.clear()
+            for layer in new:
+                layer.events.name.disconnect(self._update_layers)
+                layer.events.name.connect(self._update_layers)
+                box.addItem(layer.name)
+            box.setCurrentIndex(next((number for number, each in enumerate(new) if each is chosen), 0 if new else -1))
+            box.blockSignals(False)
+        if self._layer() is not was:
+            self._take_layer()
         self.update_all()
 
     def _take_layer(self, _: object = None) -> None:
@@ -337,16 +339,28 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802  Qt's name
         """Ask before the user closes the window on a running task."""
-        if watched is self._window and event.type() == QEvent.Type.Close and self.controller.unfinished:
-            if event.spontaneous() and not self._may_stop():
-                event.ignore()
-                return True
-            self.controller.close()
+        if watched is not self._window:
+            return False
+        if event.type() == QEvent.Type.Close:
+            if self.controller.unfinished:
+                if event.spontaneous() and not self._may_stop():
+                    event.ignore()
+                    return True
+                self.controller.close()
+            self._is_closing = True  # napari may still ask; it hides the window when that is answered with yes
+        elif event.type() == QEvent.Type.Hide and self._is_closing and not event.spontaneous():
+            self.close()
         return False
 
     def _may_stop(self) -> bool:
         text = f"{self.controller.unfinished} is not finished. Stop it and close?"
         return bool(QMessageBox.question(self, "effvit-med", text) == QMessageBox.StandardButton.Yes)
+
+    def changeEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Close when the dock is closed: napari takes the panel out of it and sends no event of closing."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.close()
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Let go of the viewer: no event, overlay or thread of ours stays."""
@@ -359,6 +373,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self._window = None
         self.viewer.layers.events.inserted.disconnect(self._update_layers)
         self.viewer.layers.events.removed.disconnect(self._update_layers)
+        self.viewer.layers.events.reordered.disconnect(self._update_layers)
         self.viewer.cursor.events.position.disconnect(self._show_place)
         for layer in self.viewer.layers:
             layer.events.name.disconnect(self._update_layers)

@@ -13,7 +13,7 @@ from effvit_med.io.dicom_seg_reading import read_dicom_seg
 from tests.conftest import ROOT
 
 pytest.importorskip("napari", reason="napari is not here: pip install '.[napari]'")
-pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding is here")
+pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding can be loaded", exc_type=ImportError)
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QMessageBox
 
