@@ -40,8 +40,7 @@ def _why_not(config: pytest.Config, *, napari: bool) -> str:
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, so that no test leaves a review in that of the user."""
     home = tmp_path / "home"
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(home))
+    monkeypatch.setattr(Path, "home", lambda: home)  # not HOME: napari keeps the icons of its themes there
     return home
 
 
