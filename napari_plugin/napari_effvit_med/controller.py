@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,27 +13,14 @@ from napari_effvit_med.desk import ReviewDesk
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, record_of
 from napari_effvit_med.opening import OpenedReview, judge, resume_review, start_review
 from napari_effvit_med.reading import LayerData, as_labels_layer, as_volume_layer, frame_of
+from napari_effvit_med.running import Starter, TaskRunner
 from napari_effvit_med.scans import labels_of, seg_file_of, volume_of
 from napari_effvit_med.settings import PluginSettings
-from napari_effvit_med.state import Countdown, ModelCard, ScanRow, describe_seconds, read_card, rows_of
-from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Reporter, Task, Work, Worker
+from napari_effvit_med.state import ModelCard, ScanRow, describe_seconds, read_card, rows_of
+from napari_effvit_med.tasks import Failed, Finished, Reporter, Task, Worker
 
 if TYPE_CHECKING:
     from effvit_med.review.existing import FoundReview
-
-Starter = Callable[[Task], Task]
-
-_PHASES = {
-    "look": "looking at files",
-    "open": "opening the scan",
-    "load": "loading the model",
-    "prepare": "preparing the scan",
-    "region": "looking for the body",
-    "network": "segmenting",
-    "measure": "measuring",
-    "estimate": "timing one window",
-    "review": "opening the review",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +44,7 @@ class Result:
     opened: OpenedReview | None = None
 
 
-class Controller:
+class Controller(TaskRunner):
     """The panel without its looks; every method is called from the thread of the window.
 
     Args:
@@ -75,14 +60,11 @@ class Controller:
         rows: the scans of the input that was looked at.
         card: the model that will be used.
         device: where it will run.
-        message: the last thing to say.
-        is_error: whether that is bad news.
-        fraction: how far the running task is, 0 to 1; None if that is not known.
         result: of the last run.
-        on_change: called after anything changed.
     """
 
     def __init__(self, viewer: Any, start: Starter = Task.start, settings: PluginSettings | None = None) -> None:
+        super().__init__(start)
         self.viewer = viewer
         self.settings = settings or PluginSettings()
         inline = start is not Task.start
@@ -93,23 +75,10 @@ class Controller:
         self.rows: tuple[ScanRow, ...] = ()
         self.card: ModelCard = read_card()
         self.device = self.settings.device
-        self.message, self.is_error = "", False
-        self.fraction: float | None = None
         self.result: Result | None = None
-        self.on_change: Callable[[], None] = lambda: None
-        self._start = start
-        self._task: Task | None = None
-        self._then: Callable[[Any], None] = lambda _: None
-        self._countdown = Countdown()
         self._source: Path | None = None
         self._segmenters: dict[tuple[Path | None, str], Any] = {}
         self._aside = Worker("Looking for reviews", inline=inline)
-        self._stopping = False
-
-    @property
-    def running(self) -> str:
-        """What is running; empty if nothing is."""
-        return self._task.name if self._task else ""
 
     @property
     def unfinished(self) -> str:
@@ -251,7 +220,6 @@ class Controller:
             kept = replace(segmentation, labels=opened.session.automatic)  # one copy of it in memory is enough
             return Result(volume, kept, rows, name, opened.layer, _unless_cancelled(opened, report))
 
-        self._countdown = Countdown()
         self._begin("Segmenting", work, self._show_result)
 
     def measure_time(self, layer: Any) -> None:
@@ -363,24 +331,11 @@ class Controller:
             return
         self._begin("Opening the review", work, show)
 
-    def stop(self) -> None:
-        """Ask the running task to stop; it does within one window."""
-        if self._task:
-            self._task.stop()
-            self._stopping = True
-            self.say("Stopping ...")
-
     def poll(self) -> None:
-        """Take in what the running task reported; the window calls this many times a second."""
+        """Take in what was done meanwhile; the window calls this many times a second."""
         self.desk.poll()
         self._aside.poll()
-        task = self._task
-        if task is None:
-            return
-        for event in task.poll():
-            if task is not self._task:
-                return  # what an older task says is of no use any more
-            self._take(event)
+        super().poll()
 
     def close(self) -> None:
         """Stop what is running and forget about it; the review is on the disk and is let go."""
@@ -390,34 +345,6 @@ class Controller:
         self._task = None
         self.desk.close()
         self._aside.close(0)
-
-    def _begin(self, name: str, work: Work, then: Callable[[Any], None]) -> None:
-        if self._task:
-            self.say(f"{self._task.name} is not finished yet; stop it first.", error=True)
-            return
-        self._then, self.fraction, self._stopping = then, None, False
-        self.say(f"{name} ...")
-        self._task = Task(name, work)
-        self._start(self._task)
-        self.on_change()
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Progressed):
-            left = self._countdown.update(event.phase, event.done, event.total, time.monotonic())
-            self.fraction = event.done / event.total if event.total else None
-            words = _PHASES.get(event.phase, event.phase)
-            seconds = describe_seconds(left)
-            if not self._stopping:
-                self.say(f"{words}, {seconds}" if seconds else words)
-            return
-        self._task, self.fraction = None, None
-        if isinstance(event, Failed):
-            self.say(event.message, error=not event.cancelled)
-        elif isinstance(event, Finished):
-            try:
-                self._then(event.value)
-            except EffvitError as error:
-                self.say(str(error), error=True)
 
     def _show_result(self, result: Result) -> None:
         if result.opened is not None:
@@ -447,16 +374,6 @@ class Controller:
             self._segmenters.clear()  # one model in memory
             self._segmenters[key] = Segmenter(open_model(card.folder), Settings.from_values(device=device))
         return self._segmenters[key]
-
-    def say(self, message: str, *, error: bool = False) -> None:
-        """Show a message.
-
-        Args:
-            message: for the user.
-            error: whether it is bad news.
-        """
-        self.message, self.is_error = message, error
-        self.on_change()
 
 
 def _unless_cancelled(opened: OpenedReview, report: Reporter) -> OpenedReview:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -16,18 +15,14 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QMessageBox,
-    QProgressBar,
     QPushButton,
     QScrollArea,
-    QSizePolicy,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from effvit_med import NOT_FOR_CLINICAL_USE
 from napari_effvit_med.controller import Controller, Result
+from napari_effvit_med.foot import FoundTable, PanelFoot
 from napari_effvit_med.layers import record_of
 from napari_effvit_med.letters import describe_world
 from napari_effvit_med.overlay import OrientationLetters
@@ -69,7 +64,10 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         column.setContentsMargins(2, 2, 2, 2)
         self.review = ReviewPanel(self.controller.desk, self.controller.settings, self._say)
         self.review.next_window_asked.connect(self._next_window)
-        for box in (self._make_study(), self._make_segment(), self._make_result(), self.review):
+        self.table = FoundTable()
+        self.foot = PanelFoot()
+        self.foot.stop_button.clicked.connect(self.controller.stop)
+        for box in (self._make_study(), self._make_segment(), self.table, self.review):
             column.addWidget(box)
         column.addStretch()
         self.area = area = QScrollArea()
@@ -78,7 +76,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         area.setWidget(inside)
         whole = QVBoxLayout(self)
         whole.addWidget(area)
-        whole.addLayout(self._make_foot())
+        whole.addWidget(self.foot)
         self._show_scale_bar()
         self.viewer.layers.events.inserted.connect(self._update_layers)
         self.viewer.layers.events.removed.connect(self._update_layers)
@@ -173,57 +171,18 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         column.addWidget(self.continue_button)
         return box
 
-    def _make_result(self) -> QGroupBox:
-        box = QGroupBox("Structures")
-        column = QVBoxLayout(box)
-        self.table = QTableWidget(0, 2)
-        self.table.setHorizontalHeaderLabels(["structure", "mL"])
-        self.table.verticalHeader().hide()
-        self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setMinimumHeight(180)
-        column.addWidget(self.table)
-        self.result_box = box
-        box.hide()
-        return box
-
-    def _make_foot(self) -> QVBoxLayout:
-        foot, row = QVBoxLayout(), QHBoxLayout()
-        self.progress = QProgressBar()
-        self.stop_button = QPushButton("Cancel")
-        self.stop_button.clicked.connect(self.controller.stop)
-        row.addWidget(self.progress, 1)
-        row.addWidget(self.stop_button)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        notice = QLabel(NOT_FOR_CLINICAL_USE)
-        for label in (self.message, notice):
-            label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        self.place = QLabel()
-        self.place.setToolTip("The place of the mouse in the patient")
-        foot.addWidget(self.place)
-        foot.addLayout(row)
-        foot.addWidget(self.message)
-        foot.addWidget(notice)
-        return foot
-
     def update_all(self) -> None:
         """Show what the controller knows."""
         control = self.controller
         running = bool(control.running)
-        self.progress.setVisible(running)
-        self.stop_button.setVisible(running)
-        self.progress.setRange(0, 0 if control.fraction is None else 1000)
-        self.progress.setValue(round(1000 * (control.fraction or 0)))
-        self.message.setText(control.message)
-        self.message.setStyleSheet("font-weight: bold" if control.is_error else "")
+        self.foot.show_runner(control)
         self.model_name.setText(f"Model {control.card.name} {control.card.version}")
         self.model_summary.setText(control.card.summary)
         if control.rows is not self._shown_rows:
             self._show_scans(control.rows)
         if control.result is not self._shown_result and control.result is not None:
-            self._show_result(control.result)
+            self._shown_result = control.result
+            self.table.set_rows(control.result.rows, control.result.segmentation.table)
         self.run_button.setEnabled(not running and self.layers.count() > 0 and control.card.has_weights)
         self.open_button.setEnabled(not running and self._chosen() is not None)
         for button in (self.folder_button, self.file_button, self.model_button, self.continue_button):
@@ -238,7 +197,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         if found is not None:
             when = found.changed.astimezone()
             self.continue_button.setText(f"Continue the review of {when:%d %b %Y, %H:%M}")
-        self.result_box.setVisible(control.result is not None and control.desk.opened is None)
+        self.table.setVisible(control.result is not None and control.desk.opened is None)
         self.review.update_all()
         bar = self.area.verticalScrollBar().sizeHint().width()
         self.area.setMinimumWidth(self.area.widget().minimumSizeHint().width() + bar + 4)
@@ -252,20 +211,6 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.scans.addItem(item)
         if rows:
             self.scans.setCurrentRow(0)
-
-    def _show_result(self, result: Result) -> None:
-        self._shown_result = result
-        self.table.setRowCount(len(result.rows))
-        colours = {label.value: label.colour for label in result.segmentation.table}
-        for number, row in enumerate(result.rows):
-            picture = QPixmap(12, 12)
-            picture.fill(QColor(*colours[row.value]))
-            self.table.setItem(number, 0, QTableWidgetItem(QIcon(picture), row.structure))
-            volume = "not found" if row.volume_ml is None else f"{row.volume_ml:.1f}"
-            item = QTableWidgetItem(volume + (" (cut)" if row.cut_by_field_of_view else ""))
-            item.setToolTip("It reaches the border of the scan" if row.cut_by_field_of_view else row.reason)
-            self.table.setItem(number, 1, item)
-        self.table.resizeColumnToContents(0)
 
     def _chosen(self) -> ScanRow | None:
         number = self.scans.currentRow()
@@ -376,9 +321,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         records = (record_of(layer.metadata) for layer in reversed(self.viewer.layers))
         record = next((each for each in records if each is not None), None)
         if record is None or len(position) != 3:
-            self.place.setText("")
+            self.foot.place.setText("")
         else:
-            self.place.setText(describe_world(record.grid.to_world(position).tolist()))
+            self.foot.place.setText(describe_world(record.grid.to_world(position).tolist()))
 
     def _show_scale_bar(self) -> None:
         overlays = getattr(getattr(self.viewer, "canvas", None), "overlays", None)
