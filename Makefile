@@ -67,9 +67,9 @@ $(NAPARI08)/installed: $(STAMP)
 	@$(NAPARI08)/bin/python -m pip check
 	@touch $@
 
-test-qt: $(PYQT6)/installed $(NAPARI08)/installed ## the plugin under the other Qt binding and the oldest napari (two minutes)
+test-qt: $(PYQT6)/installed $(NAPARI08)/installed ## the plugin under the other Qt binding and the oldest napari (some minutes)
 	@QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(DISPLAYED) $(PYQT6)/bin/python -m pytest -q -m "window and not slow" tests/plugin
-	@$(DISPLAYED) $(NAPARI08)/bin/python -m pytest -q -m "not slow" tests/plugin
+	@$(DISPLAYED) $(NAPARI08)/bin/python -m pytest -q -m "window and not slow" tests/plugin
 
 lint: $(STAMP) ## imports, style, types
 	@$(BIN)/lint-imports

@@ -57,7 +57,7 @@ def test_the_panel_goes_with_the_light_theme(panel: SegmentationPanel, viewer: A
     for theme in ("dark", "light"):
         viewer.theme = theme
         qtbot.wait(50)
-        picture = panel.message.parentWidget().grab().toImage()
+        picture = panel.grab().toImage()
         pixels = [picture.pixelColor(x, y).lightness() for x in range(0, 300, 5) for y in range(0, 200, 5)]
         brightness[theme] = float(np.median(pixels))
     assert brightness["dark"] < 100
@@ -74,7 +74,7 @@ def test_grid_mode_keeps_letters_and_choices(panel: SegmentationPanel, viewer: A
     assert panel.letters.shown.left == "R"
     assert panel.layers.count() == 1
     viewer.cursor.position = (-12.0, -34.0, 56.0)
-    assert panel.place.text() == "L 56.0  A 34.0  S 12.0 mm"
+    assert panel.foot.place.text() == "L 56.0  A 34.0  S 12.0 mm"
     grid.enabled = False
 
 
@@ -133,7 +133,7 @@ def test_a_deleted_scan_can_still_be_segmented_to_its_end(
     qtbot.mouseClick(panel.run_button, Qt.MouseButton.LeftButton)
     viewer.layers.remove(scan)
     wait(lambda: not panel.controller.running)
-    assert not panel.controller.is_error, panel.message.text()
+    assert not panel.controller.is_error, panel.foot.message.text()
     assert viewer.layers[-1].data.shape == shape
 
 
