@@ -243,7 +243,9 @@ class Controller(TaskRunner):
         def show(made: Any) -> None:
             words = "At most" if made.at_most else "About"
             self.expected = f"{words} {describe_seconds(made.seconds, '')}"
-            self.say(f"{self.expected} for {made.windows} windows; what comes before and after the network is not in it.")
+            self.say(
+                f"{self.expected} for {made.windows} windows; what comes before and after the network is not in it."
+            )
 
         self._begin("Measuring the time", work, show)
 

@@ -21,7 +21,8 @@ def test_the_documentation_lists_every_key() -> None:
 def test_keys_of_somebody_else_come_back() -> None:
     """What N did before the panel was opened it does again when it is closed."""
     viewer = components.ViewerModel()
-    other = viewer.bind_key("N", lambda _: None)
+    viewer.bind_key("N", lambda _: None)
+    (other,) = viewer.keymap.values()
     keys = KeyBindings(viewer)
     keys.bind({"next_doubt": lambda: None}, {})
     assert list(viewer.keymap.values()) != [other]
