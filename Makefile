@@ -7,9 +7,22 @@ BIN := $(VENV)/bin
 # Tests run in so many processes, each with one thread; a file's tests stay together
 WORKERS ?= 2
 NNUNET := $(VENV)/nnunet
+PYQT6 := $(VENV)/pyqt6
+NAPARI08 := $(VENV)/napari08
 STAMP := $(VENV)/installed
+PIP_FLAGS := --quiet --disable-pip-version-check
+CHECKED := --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
+# What has no window is tested without the pytest plugins of napari and Qt, which would import both before every test
+WINDOWLESS := -p no:napari -p no:npe2 -p no:napari-plugin-engine -p no:pytest-qt
+# Where Qt cannot be loaded, as some library of the system is missing, pytest-qt would stop everything: tests skip instead
+IF_QT := $$($(BIN)/python -c 'import PySide6.QtWidgets' 2>/dev/null || echo -p no:pytest-qt)
+# The plugin's tests: one process, under a display of their own where xvfb-run is; elsewhere windows open on the screen,
+# and where there is no screen those that need one skip
+DISPLAYED := OMP_NUM_THREADS=1 $(shell command -v xvfb-run >/dev/null && command -v xauth >/dev/null && \
+  echo 'env -u QT_QPA_PLATFORM xvfb-run -a -s "-screen 0 1600x1000x24"')
+PLUGIN_TESTS = $(DISPLAYED) $(BIN)/python -m pytest -q $(IF_QT) tests/plugin napari_plugin -m
 
-.PHONY: demo test test-slow lint format train evaluate bench bench-batch bench-engine bench-networks bench-review wheel sample-data docs-images clean
+.PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-batch bench-engine bench-networks bench-review wheel sample-data docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -24,11 +37,39 @@ demo: $(STAMP) ## segment the phantom that comes along and say what was made
 	@$(BIN)/effvit-med demo --output demo_output
 
 test: $(STAMP) ## all tests (some minutes)
-	@$(BIN)/python -m pytest -q -p no:randomly README.md docs # examples of a page run in its order
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
+	@$(BIN)/python -m pytest -q -p no:randomly $(WINDOWLESS) README.md docs # examples of a page run in its order
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(WINDOWLESS) --ignore=tests/plugin $(CHECKED)
+	@$(PLUGIN_TESTS) "not slow"
+
+test-plugin: $(STAMP) ## the last part of make test: napari's plugin
+	@$(PLUGIN_TESTS) "not slow"
 
 test-slow: $(STAMP) ## the tests that make test leaves out
-	@$(BIN)/python -m pytest -q -m slow --jaxtyping-packages=effvit_med.networks,effvit_med.transforms.spatial,effvit_med.engine.scoring,beartype.beartype
+	@$(BIN)/python -m pytest -q -m slow $(WINDOWLESS) --ignore=tests/plugin $(CHECKED)
+	@$(PLUGIN_TESTS) slow || test $$? = 5 # 5: there is none
+
+# A corner sees what .venv has, and has something of its own instead of some of it
+define corner
+$(BIN)/python -m venv --without-pip $(1)
+@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > \
+  "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth"
+endef
+
+$(PYQT6)/installed: $(STAMP)
+	@$(call corner,$(PYQT6))
+	@$(PYQT6)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt PyQt6
+	@touch $@
+
+# It asks for a vispy of its time; all else is as in constraints.txt
+$(NAPARI08)/installed: $(STAMP)
+	@$(call corner,$(NAPARI08))
+	@$(NAPARI08)/bin/python -m pip install $(PIP_FLAGS) --no-deps napari==0.8.0 vispy==0.16.2
+	@$(NAPARI08)/bin/python -m pip check
+	@touch $@
+
+test-qt: $(PYQT6)/installed $(NAPARI08)/installed ## the plugin under the other Qt binding and the oldest napari (some minutes)
+	@QT_API=pyqt6 PYTEST_QT_API=pyqt6 $(DISPLAYED) $(PYQT6)/bin/python -m pytest -q -m "window and not slow" tests/plugin
+	@$(DISPLAYED) $(NAPARI08)/bin/python -m pytest -q -m "window and not slow" tests/plugin
 
 lint: $(STAMP) ## imports, style, types
 	@$(BIN)/lint-imports

@@ -75,7 +75,8 @@ def main() -> None:
 def _correct(panel: SegmentationPanel) -> None:
     """Take a bite out of the liver as a stray stroke would, and give it back by one click."""
     desk = panel.controller.desk
-    assert desk.opened is not None
+    if desk.opened is None:
+        raise RuntimeError("no review is open")
     labels, value = desk.opened.session.labels, desk.structure_rows()[0].value
     places = np.argwhere(labels == value)
     middle = places[np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()]

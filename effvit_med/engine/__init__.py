@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effvit_med.engine.batch import BatchResult, segment_input
+    from effvit_med.engine.estimating import Estimate
     from effvit_med.engine.model import Model, read_model, shipped_bundle
     from effvit_med.engine.results import Job
     from effvit_med.engine.segmenter import Segmenter, open_model, segment
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchResult",
     "CaseResult",
+    "Estimate",
     "Job",
     "Model",
     "OutputType",
@@ -36,6 +38,7 @@ __all__ = [
 
 _MODULES = {
     "batch": ("BatchResult", "segment_input"),
+    "estimating": ("Estimate",),
     "model": ("Model", "read_model", "shipped_bundle"),
     "results": ("Job",),
     "segmenter": ("Segmenter", "open_model", "segment"),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from effvit_med.engine.contract import is_exported, read_contract
+from effvit_med.engine.estimating import Estimate, estimate_windows
 from effvit_med.engine.memory import process_bytes
 from effvit_med.engine.mirroring import mirror_axes, mirrored
 from effvit_med.engine.model import Model, read_model
@@ -183,6 +184,24 @@ class Segmenter:
         )
         return plan_run(size, options, self._predictor.memory)
 
+    def estimate(self, volume: Volume) -> Estimate:
+        """How long the network will take for a volume, from windows that it is given now; the result does not change.
+
+        Args:
+            volume: the scan; only its sizes are looked at.
+
+        Raises:
+            RefusedError: ``NOT_ENOUGH_MEMORY``, as of `plan`.
+        """
+        self._use_threads()
+        plan, preprocess = self.plan(volume), self.model.preprocess
+        grid = network_grid(volume.geometry, preprocess.orientation, preprocess.spacing_mm)
+        predict: Predict = self._open(plan)
+        if self.settings.mirror:
+            predict = mirrored(predict, mirror_axes(self.model, grid))
+        at_most = self.settings.region != "whole"
+        return estimate_windows(grid.shape, predict, self._scoring_of(plan), plan, at_most=at_most)
+
     def segment(
         self, volume: Volume, progress: Progress | None = None, cancelled: Cancelled | None = None
     ) -> Segmentation:
@@ -201,8 +220,7 @@ class Segmenter:
             RefusedError: if the scan is too large for the memory, or the network gives numbers that are not finite.
             CancelledError: if ``cancelled`` said so.
         """
-        if self.settings.threads is not None:  # for the whole process, and another Segmenter may have chosen since
-            torch.set_num_threads(self.settings.threads)
+        self._use_threads()
         run = _Run(volume, datetime.now(UTC).isoformat(timespec="seconds"), _Reporter(progress, cancelled))
         run.report("prepare", 0, 1)
         with run.watch("prepare"), refuse_shortage("preparing the scan"):
@@ -242,6 +260,10 @@ class Segmenter:
         result = result.with_provenance(replace(provenance, steps=self._steps(run)))
         self._loading = ()
         return result
+
+    def _use_threads(self) -> None:
+        if self.settings.threads is not None:  # for the whole process, and another Segmenter may have chosen since
+            torch.set_num_threads(self.settings.threads)
 
     def _open(self, plan: Plan) -> Recovering:
         """The network as the plan has it, going on where memory runs out all the same."""

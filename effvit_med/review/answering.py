@@ -59,9 +59,7 @@ def answer_prompt(
     )
     structure = (refiner or LocalRefiner()).refine(request)
     flat, after = list_changes(request, structure, crop, volume.geometry.shape)
-    return session.apply(
-        flat, after, kind=prompt.kind, value=prompt.value, prompt=prompt, duration_s=duration_s
-    )
+    return session.apply(flat, after, kind=prompt.kind, value=prompt.value, prompt=prompt, duration_s=duration_s)
 
 
 def prompts_of(steps: Iterable[Step], value: int) -> list[Prompt]:

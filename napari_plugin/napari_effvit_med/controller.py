@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,33 +10,17 @@ from effvit_med.errors import CancelledError, EffvitError, InputError
 from effvit_med.volume import Segmentation, Volume
 from effvit_med.volume.measurements import Measurement
 from napari_effvit_med.desk import ReviewDesk
-from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, LayerRecord, foreign_grid, record_of
-from napari_effvit_med.opening import OpenedReview, Reasons, resume_review, start_review
+from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, record_of
+from napari_effvit_med.opening import OpenedReview, judge, resume_review, start_review
 from napari_effvit_med.reading import LayerData, as_labels_layer, as_volume_layer, frame_of
+from napari_effvit_med.running import Starter, TaskRunner
+from napari_effvit_med.scans import labels_of, seg_file_of, volume_of
 from napari_effvit_med.settings import PluginSettings
-from napari_effvit_med.state import Countdown, ModelCard, ScanRow, describe_seconds, read_card, rows_of
-from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Reporter, Task, Work, Worker
-from napari_effvit_med.writing import segmentation_of
+from napari_effvit_med.state import ModelCard, ScanRow, describe_seconds, read_card, rows_of
+from napari_effvit_med.tasks import Failed, Finished, Reporter, Task, Worker
 
 if TYPE_CHECKING:
     from effvit_med.review.existing import FoundReview
-
-Starter = Callable[[Task], Task]
-
-_PHASES = {
-    "look": "looking at files",
-    "open": "opening the scan",
-    "load": "loading the model",
-    "prepare": "preparing the scan",
-    "region": "looking for the body",
-    "network": "segmenting",
-    "measure": "measuring",
-    "estimate": "timing one window",
-    "review": "opening the review",
-}
-
-SAME_MM = 0.01
-"""Labels whose voxels lie farther than this from those of a scan are not its labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +44,7 @@ class Result:
     opened: OpenedReview | None = None
 
 
-class Controller:
+class Controller(TaskRunner):
     """The panel without its looks; every method is called from the thread of the window.
 
     Args:
@@ -78,14 +60,11 @@ class Controller:
         rows: the scans of the input that was looked at.
         card: the model that will be used.
         device: where it will run.
-        message: the last thing to say.
-        is_error: whether that is bad news.
-        fraction: how far the running task is, 0 to 1; None if that is not known.
         result: of the last run.
-        on_change: called after anything changed.
     """
 
     def __init__(self, viewer: Any, start: Starter = Task.start, settings: PluginSettings | None = None) -> None:
+        super().__init__(start)
         self.viewer = viewer
         self.settings = settings or PluginSettings()
         inline = start is not Task.start
@@ -96,23 +75,10 @@ class Controller:
         self.rows: tuple[ScanRow, ...] = ()
         self.card: ModelCard = read_card()
         self.device = self.settings.device
-        self.message, self.is_error = "", False
-        self.fraction: float | None = None
         self.result: Result | None = None
-        self.on_change: Callable[[], None] = lambda: None
-        self._start = start
-        self._task: Task | None = None
-        self._then: Callable[[Any], None] = lambda _: None
-        self._countdown = Countdown()
         self._source: Path | None = None
         self._segmenters: dict[tuple[Path | None, str], Any] = {}
         self._aside = Worker("Looking for reviews", inline=inline)
-        self._stopping = False
-
-    @property
-    def running(self) -> str:
-        """What is running; empty if nothing is."""
-        return self._task.name if self._task else ""
 
     @property
     def unfinished(self) -> str:
@@ -189,7 +155,7 @@ class Controller:
         )
 
     def found_review(self) -> FoundReview | None:
-        """The latest review of the chosen scan that can be continued; None if there is none but the one that is open."""
+        """The latest review of the chosen scan that can be continued; not the one that is open."""
         opened = self.desk.opened.session.folder if self.desk.opened is not None else None
         return next((found for found in self.found if found.folder != opened), None)
 
@@ -247,14 +213,13 @@ class Controller:
             if root is None:
                 data, arguments, kind = as_labels_layer(segmentation, frame, f"{name} structures", volume)
                 return Result(volume, segmentation, rows, name, (data, {**arguments, **looks}, kind))
-            reasons = _judge(volume, segmentation, rows, segmenter.model)
+            reasons = judge(volume, segmentation, rows, segmenter.model)
             report("review", 0, 0)
             opened = start_review(volume, segmentation, root, frame, name, reasons)
             opened.layer[1].update(looks)
             kept = replace(segmentation, labels=opened.session.automatic)  # one copy of it in memory is enough
             return Result(volume, kept, rows, name, opened.layer, _unless_cancelled(opened, report))
 
-        self._countdown = Countdown()
         self._begin("Segmenting", work, self._show_result)
 
     def measure_time(self, layer: Any) -> None:
@@ -276,7 +241,8 @@ class Controller:
             return segmenter.estimate(volume)
 
         def show(made: Any) -> None:
-            self.expected = f"About {describe_seconds(made.seconds, '')} for {made.windows} windows"
+            words = "At most" if made.at_most else "About"
+            self.expected = f"{words} {describe_seconds(made.seconds, '')} for {made.windows} windows"
             self.say(f"{self.expected}, and some seconds for what comes before and after the network.")
 
         self._begin("Measuring the time", work, show)
@@ -289,18 +255,18 @@ class Controller:
             layer: the image layer of its scan.
         """
         record = record_of(layer.metadata)
-        frame, name, root = record.grid.frame if record else DisplayFrame(), str(layer.name), self.settings.reviews_folder
+        frame, name, root = (
+            record.grid.frame if record else DisplayFrame(),
+            str(layer.name),
+            self.settings.reviews_folder,
+        )
         try:
             volume = volume_of(layer)
-            meta = {"name": labels.name, "metadata": labels.metadata, "scale": labels.scale}
-            meta |= {"translate": labels.translate, "rotate": labels.rotate, "affine": labels.affine.affine_matrix}
-            segmentation = segmentation_of(labels.data.copy(), meta, [layer])
-            if segmentation.geometry.max_distance_mm(volume.geometry) > SAME_MM:
-                raise InputError(f"{labels.name} does not lie on the voxels of {name}; choose the scan it belongs to.")
+            segmentation = labels_of(labels, layer, volume)
         except EffvitError as error:
             self.say(str(error), error=True)
             return
-        predecessor = _seg_file(labels)
+        predecessor = seg_file_of(labels)
 
         def work(report: Reporter) -> OpenedReview:
             report("review", 0, 0)
@@ -365,24 +331,11 @@ class Controller:
             return
         self._begin("Opening the review", work, show)
 
-    def stop(self) -> None:
-        """Ask the running task to stop; it does within one window."""
-        if self._task:
-            self._task.stop()
-            self._stopping = True
-            self.say("Stopping ...")
-
     def poll(self) -> None:
-        """Take in what the running task reported; the window calls this many times a second."""
+        """Take in what was done meanwhile; the window calls this many times a second."""
         self.desk.poll()
         self._aside.poll()
-        task = self._task
-        if task is None:
-            return
-        for event in task.poll():
-            if task is not self._task:
-                return  # what an older task says is of no use any more
-            self._take(event)
+        super().poll()
 
     def close(self) -> None:
         """Stop what is running and forget about it; the review is on the disk and is let go."""
@@ -392,34 +345,6 @@ class Controller:
         self._task = None
         self.desk.close()
         self._aside.close(0)
-
-    def _begin(self, name: str, work: Work, then: Callable[[Any], None]) -> None:
-        if self._task:
-            self.say(f"{self._task.name} is not finished yet; stop it first.", error=True)
-            return
-        self._then, self.fraction, self._stopping = then, None, False
-        self.say(f"{name} ...")
-        self._task = Task(name, work)
-        self._start(self._task)
-        self.on_change()
-
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Progressed):
-            left = self._countdown.update(event.phase, event.done, event.total, time.monotonic())
-            self.fraction = event.done / event.total if event.total else None
-            words = _PHASES.get(event.phase, event.phase)
-            seconds = describe_seconds(left)
-            if not self._stopping:
-                self.say(f"{words}, {seconds}" if seconds else words)
-            return
-        self._task, self.fraction = None, None
-        if isinstance(event, Failed):
-            self.say(event.message, error=not event.cancelled)
-        elif isinstance(event, Finished):
-            try:
-                self._then(event.value)
-            except EffvitError as error:
-                self.say(str(error), error=True)
 
     def _show_result(self, result: Result) -> None:
         if result.opened is not None:
@@ -450,47 +375,6 @@ class Controller:
             self._segmenters[key] = Segmenter(open_model(card.folder), Settings.from_values(device=device))
         return self._segmenters[key]
 
-    def say(self, message: str, *, error: bool = False) -> None:
-        """Show a message.
-
-        Args:
-            message: for the user.
-            error: whether it is bad news.
-        """
-        self.message, self.is_error = message, error
-        self.on_change()
-
-
-def volume_of(layer: Any) -> Volume:
-    """The scan of an image layer, on its own grid.
-
-    Args:
-        layer: of napari; one that this plugin did not make is taken to lie where napari draws it, as (-z, y, x) in mm.
-
-    Raises:
-        InputError: if its values are not those of a scan.
-        GeometryError: if it has no place in a patient.
-    """
-    record = record_of(layer.metadata)
-    if record is not None and record.volume is not None:
-        return record.volume
-    if record is None:
-        record = LayerRecord(foreign_grid(_affine_of(layer), layer.data.shape))
-    import numpy as np
-
-    data = np.asarray(layer.data)
-    if data.dtype.kind not in "iuf":
-        raise InputError(f"{layer.name} holds values of type {data.dtype}; a scan has numbers.")
-    return Volume(record.grid.unview(data), record.grid.geometry)
-
-
-def _judge(volume: Volume, segmentation: Segmentation, rows: tuple[Measurement, ...], model: Any) -> Reasons:
-    """What the rules say against structures."""
-    from effvit_med.engine.quality import judge_case
-    from effvit_med.review.doubts import list_reasons
-
-    return list_reasons(judge_case(volume, segmentation, rows, model), segmentation.table)
-
 
 def _unless_cancelled(opened: OpenedReview, report: Reporter) -> OpenedReview:
     """The review, unless nobody waits for it any more: then it is let go."""
@@ -498,22 +382,3 @@ def _unless_cancelled(opened: OpenedReview, report: Reporter) -> OpenedReview:
         opened.session.close()
         raise CancelledError("Stopped.")
     return opened
-
-
-def _seg_file(labels: Any) -> Path | None:
-    """The DICOM SEG that a layer was opened from."""
-    record = record_of(labels.metadata)
-    source = record.segmentation.provenance.source if record and record.segmentation else None
-    return source.files[0].path if source and source.kind == "DICOM SEG" and source.files else None
-
-
-def _affine_of(layer: Any) -> Any:
-    """From the data of a layer to napari's world, by what napari says of four points."""
-    import numpy as np
-
-    points = np.vstack([np.zeros(3), np.eye(3)])
-    ends = [np.asarray(layer.data_to_world(point), dtype=float) for point in points]
-    affine = np.eye(4)
-    affine[:3, 3] = ends[0]
-    affine[:3, :3] = np.stack([end - ends[0] for end in ends[1:]], axis=1)
-    return affine

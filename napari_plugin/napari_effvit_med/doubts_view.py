@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
-from qtpy.QtGui import QBrush, QPalette
+from qtpy.QtGui import QBrush
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QListWidgetItem, QPushButton, QVBoxLayout, QWidget
 
 from napari_effvit_med.rows import DoubtRow, describe_doubts, describe_ml
@@ -116,14 +116,13 @@ class DoubtsView(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.set_current(current)
 
     def _show(self, item: QListWidgetItem, row: DoubtRow) -> None:
-        palette = self.list.palette()
+        palette = self.palette()  # not the list's, which a style sheet changes later than this widget's
         mark = "✓ " if row.seen else ""
         item.setText(f"{mark}{row.structure}   {describe_ml(row.expected_wrong_ml)} mL\n{row.message}")
         seen = " Seen." if row.seen else ""
         item.setToolTip(f"Slice {row.slice_number}. {row.message}{seen}")
         item.setIcon(make_swatch(row.colour, palette, faint=row.seen))
-        ink = mix_text(palette, 0.55) if row.seen else palette.color(QPalette.ColorRole.Text)
-        item.setForeground(QBrush(ink))
+        item.setData(Qt.ItemDataRole.ForegroundRole, QBrush(mix_text(palette, 0.7)) if row.seen else None)
         item.setSizeHint(QSize(0, 2 * self.list.fontMetrics().lineSpacing() + 6))
 
     def _jump(self) -> None:

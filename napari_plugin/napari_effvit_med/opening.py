@@ -1,4 +1,4 @@
-"""What has to be there before a review can be shown: the session, its labels as a layer, places in doubt. No Qt here."""
+"""What must be there before a review can be shown: the session, its labels as a layer, places in doubt. No Qt here."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from effvit_med.errors import OutputError
 from effvit_med.volume import Finding, Segmentation, Volume
+from effvit_med.volume.measurements import Measurement
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, DisplayGrid, LayerRecord
 from napari_effvit_med.reading import LayerData, as_labels_layer
 
 if TYPE_CHECKING:
+    from effvit_med.engine import Model
     from effvit_med.review import Doubt, ReviewSession, VoxelChange
 
 Reasons = tuple[tuple[int, Finding], ...]
@@ -234,3 +236,17 @@ def _new_folder(root: Path, identity: str) -> Path:
         name = f"{started}-{identity[:8]}-{number}"
     return root / name
 
+
+def judge(volume: Volume, segmentation: Segmentation, rows: Sequence[Measurement], model: Model) -> Reasons:
+    """What the rules say against structures.
+
+    Args:
+        volume: the scan.
+        segmentation: its structures.
+        rows: their measurements.
+        model: that found them.
+    """
+    from effvit_med.engine.quality import judge_case
+    from effvit_med.review.doubts import list_reasons
+
+    return list_reasons(judge_case(volume, segmentation, rows, model), segmentation.table)

@@ -114,7 +114,7 @@ def _prompt(tool: Tool, shown: npt.NDArray[np.float64], grid: DisplayGrid, axis:
     if tool == "box":
         return Prompt("box", value, adds, _vertices(index[[0, -1]]), across)
     index = _thinned(index)
-    if tool == "lasso" and len(index) > 2:  # noqa: PLR2004  an outline has three vertices at least
+    if tool == "lasso" and len(index) > 2:
         return Prompt("lasso", value, adds, _vertices(index), across)
     return Prompt("scribble", value, adds, _vertices(index))
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -16,18 +15,14 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QMessageBox,
-    QProgressBar,
     QPushButton,
     QScrollArea,
-    QSizePolicy,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from effvit_med import NOT_FOR_CLINICAL_USE
 from napari_effvit_med.controller import Controller, Result
+from napari_effvit_med.foot import FoundTable, PanelFoot
 from napari_effvit_med.layers import record_of
 from napari_effvit_med.letters import describe_world
 from napari_effvit_med.overlay import OrientationLetters
@@ -59,6 +54,8 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.controller = controller or Controller(napari_viewer, settings=read_settings())
         self.letters = OrientationLetters(napari_viewer)
         self._window: QWidget | None = None
+        self._is_closing = False
+        self._offered: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self._shown_result: Result | None = None
         self._shown_rows: tuple[ScanRow, ...] | None = None
         self.setMinimumWidth(360)
@@ -67,7 +64,10 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         column.setContentsMargins(2, 2, 2, 2)
         self.review = ReviewPanel(self.controller.desk, self.controller.settings, self._say)
         self.review.next_window_asked.connect(self._next_window)
-        for box in (self._make_study(), self._make_segment(), self._make_result(), self.review):
+        self.table = FoundTable()
+        self.foot = PanelFoot()
+        self.foot.stop_button.clicked.connect(self.controller.stop)
+        for box in (self._make_study(), self._make_segment(), self.table, self.review):
             column.addWidget(box)
         column.addStretch()
         self.area = area = QScrollArea()
@@ -76,10 +76,11 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         area.setWidget(inside)
         whole = QVBoxLayout(self)
         whole.addWidget(area)
-        whole.addLayout(self._make_foot())
+        whole.addWidget(self.foot)
         self._show_scale_bar()
         self.viewer.layers.events.inserted.connect(self._update_layers)
         self.viewer.layers.events.removed.connect(self._update_layers)
+        self.viewer.layers.events.reordered.connect(self._update_layers)
         self.viewer.cursor.events.position.connect(self._show_place)
         self.controller.on_change = self.controller.desk.on_change = self.update_all
         self._timer = QTimer(self)
@@ -170,57 +171,18 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         column.addWidget(self.continue_button)
         return box
 
-    def _make_result(self) -> QGroupBox:
-        box = QGroupBox("Structures")
-        column = QVBoxLayout(box)
-        self.table = QTableWidget(0, 2)
-        self.table.setHorizontalHeaderLabels(["structure", "mL"])
-        self.table.verticalHeader().hide()
-        self.table.horizontalHeader().setStretchLastSection(True)
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setMinimumHeight(180)
-        column.addWidget(self.table)
-        self.result_box = box
-        box.hide()
-        return box
-
-    def _make_foot(self) -> QVBoxLayout:
-        foot, row = QVBoxLayout(), QHBoxLayout()
-        self.progress = QProgressBar()
-        self.stop_button = QPushButton("Cancel")
-        self.stop_button.clicked.connect(self.controller.stop)
-        row.addWidget(self.progress, 1)
-        row.addWidget(self.stop_button)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        notice = QLabel(NOT_FOR_CLINICAL_USE)
-        for label in (self.message, notice):
-            label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
-        self.place = QLabel()
-        self.place.setToolTip("The place of the mouse in the patient")
-        foot.addWidget(self.place)
-        foot.addLayout(row)
-        foot.addWidget(self.message)
-        foot.addWidget(notice)
-        return foot
-
     def update_all(self) -> None:
         """Show what the controller knows."""
         control = self.controller
         running = bool(control.running)
-        self.progress.setVisible(running)
-        self.stop_button.setVisible(running)
-        self.progress.setRange(0, 0 if control.fraction is None else 1000)
-        self.progress.setValue(round(1000 * (control.fraction or 0)))
-        self.message.setText(control.message)
-        self.message.setStyleSheet("font-weight: bold" if control.is_error else "")
+        self.foot.show_runner(control)
         self.model_name.setText(f"Model {control.card.name} {control.card.version}")
         self.model_summary.setText(control.card.summary)
         if control.rows is not self._shown_rows:
             self._show_scans(control.rows)
         if control.result is not self._shown_result and control.result is not None:
-            self._show_result(control.result)
+            self._shown_result = control.result
+            self.table.set_rows(control.result.rows, control.result.segmentation.table)
         self.run_button.setEnabled(not running and self.layers.count() > 0 and control.card.has_weights)
         self.open_button.setEnabled(not running and self._chosen() is not None)
         for button in (self.folder_button, self.file_button, self.model_button, self.continue_button):
@@ -235,7 +197,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         if found is not None:
             when = found.changed.astimezone()
             self.continue_button.setText(f"Continue the review of {when:%d %b %Y, %H:%M}")
-        self.result_box.setVisible(control.result is not None and control.desk.opened is None)
+        self.table.setVisible(control.result is not None and control.desk.opened is None)
         self.review.update_all()
         bar = self.area.verticalScrollBar().sizeHint().width()
         self.area.setMinimumWidth(self.area.widget().minimumSizeHint().width() + bar + 4)
@@ -249,20 +211,6 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.scans.addItem(item)
         if rows:
             self.scans.setCurrentRow(0)
-
-    def _show_result(self, result: Result) -> None:
-        self._shown_result = result
-        self.table.setRowCount(len(result.rows))
-        colours = {label.value: label.colour for label in result.segmentation.table}
-        for number, row in enumerate(result.rows):
-            picture = QPixmap(12, 12)
-            picture.fill(QColor(*colours[row.value]))
-            self.table.setItem(number, 0, QTableWidgetItem(QIcon(picture), row.structure))
-            volume = "not found" if row.volume_ml is None else f"{row.volume_ml:.1f}"
-            item = QTableWidgetItem(volume + (" (cut)" if row.cut_by_field_of_view else ""))
-            item.setToolTip("It reaches the border of the scan" if row.cut_by_field_of_view else row.reason)
-            self.table.setItem(number, 1, item)
-        self.table.resizeColumnToContents(0)
 
     def _chosen(self) -> ScanRow | None:
         number = self.scans.currentRow()
@@ -296,9 +244,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
     def _set_device(self, device: str) -> None:
         self.controller.device = device
 
-    def _layer(self) -> Any:
-        """The image layer that is chosen; None if there is none."""
-        layers, number = self.controller.image_layers(), self.layers.currentIndex()
+    def _layer(self, offered: tuple[Any, ...] | None = None) -> Any:
+        """The image layer that is chosen among those that are listed; None if there is none."""
+        layers, number = self._offered[0] if offered is None else offered, self.layers.currentIndex()
         return layers[number] if 0 <= number < len(layers) else None
 
     def _segment(self) -> None:
@@ -312,7 +260,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.controller.measure_time(layer)
 
     def _review_labels(self) -> None:
-        layer, labels, number = self._layer(), self.controller.labels_layers(), self.labels.currentIndex()
+        layer, labels, number = self._layer(), self._offered[1], self.labels.currentIndex()
         if layer is not None and 0 <= number < len(labels):
             self.controller.review_labels(labels[number], layer)
 
@@ -331,23 +279,22 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self._set_window(number)
 
     def _update_layers(self, _: object = None) -> None:
-        """List the layers; names follow when they are changed."""
-        chosen = self.layers.currentIndex()
-        self.layers.clear()
-        for layer in self.controller.image_layers():
-            layer.events.name.disconnect(self._update_layers)
-            layer.events.name.connect(self._update_layers)
-            self.layers.addItem(layer.name)
-        if 0 <= chosen < self.layers.count():
-            self.layers.setCurrentIndex(chosen)
-        chosen = self.labels.currentIndex()
-        self.labels.clear()
-        for layer in self.controller.labels_layers():
-            layer.events.name.disconnect(self._update_layers)
-            layer.events.name.connect(self._update_layers)
-            self.labels.addItem(layer.name)
-        if 0 <= chosen < self.labels.count():
-            self.labels.setCurrentIndex(chosen)
+        """List the layers; names follow when they are changed, and the chosen ones stay chosen."""
+        control, before = self.controller, self._offered
+        self._offered = (control.image_layers(), control.labels_layers())
+        was = self._layer(before[0])
+        for box, old, new in zip((self.layers, self.labels), before, self._offered, strict=True):
+            chosen = old[box.currentIndex()] if 0 <= box.currentIndex() < len(old) else None
+            box.blockSignals(True)
+            box.clear()
+            for layer in new:
+                layer.events.name.disconnect(self._update_layers)
+                layer.events.name.connect(self._update_layers)
+                box.addItem(layer.name)
+            box.setCurrentIndex(next((number for number, each in enumerate(new) if each is chosen), 0 if new else -1))
+            box.blockSignals(False)
+        if self._layer() is not was:
+            self._take_layer()
         self.update_all()
 
     def _take_layer(self, _: object = None) -> None:
@@ -374,9 +321,9 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         records = (record_of(layer.metadata) for layer in reversed(self.viewer.layers))
         record = next((each for each in records if each is not None), None)
         if record is None or len(position) != 3:
-            self.place.setText("")
+            self.foot.place.setText("")
         else:
-            self.place.setText(describe_world(record.grid.to_world(position).tolist()))
+            self.foot.place.setText(describe_world(record.grid.to_world(position).tolist()))
 
     def _show_scale_bar(self) -> None:
         overlays = getattr(getattr(self.viewer, "canvas", None), "overlays", None)
@@ -392,16 +339,28 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802  Qt's name
         """Ask before the user closes the window on a running task."""
-        if watched is self._window and event.type() == QEvent.Type.Close and self.controller.unfinished:
-            if event.spontaneous() and not self._may_stop():
-                event.ignore()
-                return True
-            self.controller.close()
+        if watched is not self._window:
+            return False
+        if event.type() == QEvent.Type.Close:
+            if self.controller.unfinished:
+                if event.spontaneous() and not self._may_stop():
+                    event.ignore()
+                    return True
+                self.controller.close()
+            self._is_closing = True  # napari may still ask; it hides the window when that is answered with yes
+        elif event.type() == QEvent.Type.Hide and self._is_closing and not event.spontaneous():
+            self.close()
         return False
 
     def _may_stop(self) -> bool:
         text = f"{self.controller.unfinished} is not finished. Stop it and close?"
         return bool(QMessageBox.question(self, "effvit-med", text) == QMessageBox.StandardButton.Yes)
+
+    def changeEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Close when the dock is closed: napari takes the panel out of it and sends no event of closing."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.close()
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Let go of the viewer: no event, overlay or thread of ours stays."""
@@ -414,6 +373,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self._window = None
         self.viewer.layers.events.inserted.disconnect(self._update_layers)
         self.viewer.layers.events.removed.disconnect(self._update_layers)
+        self.viewer.layers.events.reordered.disconnect(self._update_layers)
         self.viewer.cursor.events.position.disconnect(self._show_place)
         for layer in self.viewer.layers:
             layer.events.name.disconnect(self._update_layers)

@@ -5,29 +5,48 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("NAPARI_CONFIG", "")  # the viewers of the tests neither read nor write the user's preferences
+_QT = {"qapp", "qtbot", "bot"}
+_NAPARI = {"viewer", "make_napari_viewer"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a window where there is none: Qt would end the process, not raise."""
+    for item in items:
+        wanted = set(getattr(item, "fixturenames", ()))
+        if wanted & (_QT | _NAPARI):
+            item.add_marker("window")
+            if reason := _why_not(config, napari=bool(wanted & _NAPARI)):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_not(config: pytest.Config, *, napari: bool) -> str:
+    """What is missing for a window; single widgets need no napari, and a platform of Qt's without a screen does."""
+    plugins = ("pytest-qt", "napari") if napari else ("pytest-qt",)
+    if not all(map(config.pluginmanager.has_plugin, plugins)):
+        return f"{' and '.join(plugins)} missing (pip install '.[napari,dev]'), or a library of Qt's"
+    screens = ("DISPLAY", "WAYLAND_DISPLAY") if napari else ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform == "linux" and not any(map(os.environ.get, screens)):
+        return "there is no display: run under xvfb-run"
+    return ""
 
 
 @pytest.fixture(name="home", autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, so that no test leaves a review in that of the user."""
     home = tmp_path / "home"
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(home))
+    monkeypatch.setattr(Path, "home", lambda: home)  # not HOME: napari keeps the icons of its themes there
     return home
 
 
 @pytest.fixture(name="viewer")
 def _viewer(request: pytest.FixtureRequest) -> Any:
     """A real viewer of napari with its window."""
-    if find_spec("napari") is None or find_spec("pytestqt") is None:
-        pytest.skip("napari and pytest-qt are not here: pip install '.[napari]' pytest-qt and a Qt binding")
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        pytest.skip("there is no display: run under xvfb-run")
     return request.getfixturevalue("make_napari_viewer")()
 
 
@@ -45,8 +64,4 @@ def _wait(request: pytest.FixtureRequest, viewer: Any) -> Callable[[Callable[[],
 @pytest.fixture(name="bot")
 def _bot(request: pytest.FixtureRequest) -> Any:
     """Clicks and keys for single widgets, which need Qt and a display but no napari."""
-    if find_spec("pytestqt") is None:
-        pytest.skip("pytest-qt is not here: pip install pytest-qt and a Qt binding")
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("QT_QPA_PLATFORM")):
-        pytest.skip("there is no display: run under xvfb-run")
     return request.getfixturevalue("qtbot")

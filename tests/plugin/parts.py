@@ -43,7 +43,9 @@ def make_result(*, confidence: bool = True) -> Segmentation:
     return Segmentation(labels, Geometry(AFFINE, SHAPE), table, made, sure if confidence else None)
 
 
-def make_review(folder: Path, *, confidence: bool = True, reasons: tuple[tuple[int, Finding], ...] = ()) -> OpenedReview:
+def make_review(
+    folder: Path, *, confidence: bool = True, reasons: tuple[tuple[int, Finding], ...] = ()
+) -> OpenedReview:
     """A review that has just begun."""
     return start_review(make_scan(), make_result(confidence=confidence), folder, DisplayFrame(), "scan", reasons)
 

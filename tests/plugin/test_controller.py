@@ -13,8 +13,9 @@ from effvit_med.io import open_input, read_case
 from effvit_med.volume import Geometry, Volume
 
 components = pytest.importorskip("napari.components", reason="napari is not here: pip install '.[napari]'")
-from napari_effvit_med.controller import Controller, volume_of  # noqa: E402  after the check above
+from napari_effvit_med.controller import Controller  # noqa: E402  after the check above
 from napari_effvit_med.layers import METADATA_KEY  # noqa: E402
+from napari_effvit_med.scans import volume_of  # noqa: E402
 from napari_effvit_med.tasks import Task  # noqa: E402
 
 

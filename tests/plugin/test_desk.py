@@ -30,10 +30,12 @@ class Desk:
         self.desk.open(make_review(folder))
 
     def settle(self) -> None:
+        """Wait until nothing is under way."""
         wait_for(lambda: not self.desk.settling, self.desk.poll)
 
     @property
     def labels(self) -> np.ndarray:
+        """The labels under review."""
         assert self.desk.opened is not None
         return self.desk.opened.session.labels
 
@@ -123,7 +125,9 @@ def test_painting_over_an_accepted_structure_changes_nothing(made: Desk) -> None
     made.settle()
     before = made.labels.copy()
     assert made.desk.opened is not None
-    made.desk.layer.data_setitem(tuple(np.full(1, at) for at in map(int, made.desk.opened.grid.from_index((5, 18, 36)))), 1)
+    made.desk.layer.data_setitem(
+        tuple(np.full(1, at) for at in map(int, made.desk.opened.grid.from_index((5, 18, 36)))), 1
+    )
     made.settle()
     np.testing.assert_array_equal(made.labels, before)
 

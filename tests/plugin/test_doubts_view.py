@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding is here")
+pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding can be loaded", exc_type=ImportError)
 from qtpy.QtCore import Qt
 
 from napari_effvit_med.doubts_view import DoubtsView
@@ -99,6 +99,13 @@ def test_seen_places_are_paler(view: DoubtsView) -> None:
     first, second = (view.list.item(at) for at in (0, 1))
     assert first.foreground().color() != second.foreground().color()
     assert second.toolTip() == f"Slice 12. {_WHY}"
+
+
+def test_a_style_sheet_sets_the_colours(view: DoubtsView, bot: Any) -> None:
+    """As napari's dark theme does: seen places are grey on black, and the others have the colour of the sheet."""
+    view.setStyleSheet("QWidget { color: white; background-color: black; }")
+    bot.waitUntil(lambda: 100 < view.list.item(0).foreground().color().lightness() < 200)
+    assert view.list.item(1).data(Qt.ItemDataRole.ForegroundRole) is None
 
 
 def test_it_fits_at_340_pixels(view: DoubtsView) -> None:

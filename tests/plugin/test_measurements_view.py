@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding is here")
+pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding can be loaded", exc_type=ImportError)
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 

@@ -57,7 +57,7 @@ def test_napari_refuses_what_the_page_does_not_offer(chosen: Any) -> None:
             setattr(chosen, name, value)
 
 
-def test_napari_shows_the_page(viewer: Any, chosen: Any, qtbot: Any) -> None:
+def test_napari_shows_the_page(chosen: Any, viewer: Any, qtbot: Any) -> None:
     """The dialog of the Preferences can be built with every field, and typing in one is a choice."""
     from napari._qt.dialogs.preferences_dialog import PreferencesDialog
 

@@ -13,7 +13,7 @@ from effvit_med.io.dicom_seg_reading import read_dicom_seg
 from tests.conftest import ROOT
 
 pytest.importorskip("napari", reason="napari is not here: pip install '.[napari]'")
-pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding is here")
+pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding can be loaded", exc_type=ImportError)
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QMessageBox
 
@@ -108,9 +108,9 @@ def test_cancel_ends_the_run_without_a_layer(
     _open(panel, sample_data / "ct_nonsquare", qtbot, wait)
     panel.controller.choose_model(tiny_bundle)
     qtbot.mouseClick(panel.run_button, Qt.MouseButton.LeftButton)
-    qtbot.mouseClick(panel.stop_button, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.foot.stop_button, Qt.MouseButton.LeftButton)
     wait(lambda: not panel.controller.running)
-    assert panel.message.text() == "Stopped."
+    assert panel.foot.message.text() == "Stopped."
     assert len(panel.viewer.layers) == 1
     qtbot.mouseClick(panel.run_button, Qt.MouseButton.LeftButton)
     wait(lambda: not panel.controller.running)
@@ -147,11 +147,11 @@ def test_a_window_preset_sets_the_contrast(panel: SegmentationPanel) -> None:
 def test_the_place_of_the_mouse_is_read_out(panel: SegmentationPanel) -> None:
     """It is the place in the patient, in letters and mm; without a scan there is none."""
     panel.viewer.cursor.position = (1.0, 2.0, 3.0)
-    assert panel.place.text() == ""
+    assert panel.foot.place.text() == ""
     (data, arguments, _), _ = open_phantom_with_truth()
     panel.viewer.add_image(data, **arguments)
     panel.viewer.cursor.position = (-12.0, -34.0, 56.0)
-    assert panel.place.text() == "L 56.0  A 34.0  S 12.0 mm"
+    assert panel.foot.place.text() == "L 56.0  A 34.0  S 12.0 mm"
 
 
 def test_letters_follow_the_view(panel: SegmentationPanel) -> None:
