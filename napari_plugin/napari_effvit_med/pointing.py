@@ -62,6 +62,7 @@ class PromptPointer:
         while event.type == "mouse_move":
             places.append(np.asarray(event.position, dtype=float))
             yield
+        places.append(np.asarray(event.position, dtype=float))  # the canvas leaves out moves that follow quickly
         self._make(np.stack(places), adds, time.monotonic() - began)
 
     def _make(self, places: npt.NDArray[np.float64], adds: bool, duration_s: float) -> None:
