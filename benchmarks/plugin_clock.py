@@ -1,4 +1,4 @@
-"""What is noted while the plugin is driven: gaps of the event loop, our own calls in it, drawing, other threads, memory."""
+"""What is noted while the plugin is driven: gaps of the event loop, our calls in it, drawing, other threads, memory."""
 
 from __future__ import annotations
 
@@ -29,10 +29,17 @@ MODULES = ("controller", "desk", "doubt_strip", "doubts_view", "looking", "marks
 """Of the plugin; every method of their classes counts as ours when the thread of the window is in it."""
 
 MIB = 2**20
-_MOST_SLOW = 60
-_OUTER = "import sys, time\nlast = time.monotonic()\nwhile True:\n    time.sleep(0.005)\n    now = time.monotonic()\n" + (
-    "    if now - last > 0.02:\n        print(last, now, flush=True)\n    last = now\n"
-)
+_MOST_SLOW = 200
+_OUTER = """
+import time
+last = time.monotonic()
+while True:
+    time.sleep(0.005)
+    now = time.monotonic()
+    if now - last > 0.02:
+        print(last, now, flush=True)
+    last = now
+"""
 
 
 @dataclass
@@ -157,18 +164,23 @@ class Clock:
         for name in ("add_image", "add_labels", "add_points"):
             self._wrap(ViewerModel, name, napari=True)
 
+    def watch_drawing(self) -> None:
+        """Time the drawing of the canvas; call it before a viewer is made."""
+        import qtpy
+        from vispy.app import use_app  # type: ignore[import-not-found,unused-ignore]
+
+        use_app(qtpy.API_NAME.lower())
+        self._wrap_drawing(sys.modules[f"vispy.app.backends._{qtpy.API_NAME.lower()}"].CanvasBackendDesktop)
+
     def watch_canvas(self) -> None:
-        """Time the drawing of the canvas, and count its pictures; call it after the viewer is shown."""
+        """Count the pictures of the canvas; call it after the viewer is shown."""
         from qtpy.QtWidgets import QApplication
 
-        for window in QApplication.topLevelWidgets():
-            for widget in window.findChildren(object):
-                if hasattr(widget, "frameSwapped") and hasattr(widget, "paintGL"):
-                    widget.frameSwapped.connect(self._swapped)
-                    owner = next(kind for kind in type(widget).__mro__ if "paintGL" in vars(kind))
-                    self._wrap_drawing(owner)
-                    return
-        raise RuntimeError("There is no canvas to watch; show the viewer first.")
+        found = [child for window in QApplication.topLevelWidgets() for child in window.findChildren(object)]
+        canvas = next((child for child in found if hasattr(child, "frameSwapped")), None)
+        if canvas is None:
+            raise RuntimeError("There is no canvas to watch; show the viewer first.")
+        canvas.frameSwapped.connect(self._swapped)
 
     def _watch_class(self, kind: type) -> None:
         for name, value in list(vars(kind).items()):
@@ -206,7 +218,7 @@ class Clock:
         notes.ours_ms.append(took)
         notes.ours_cpu_ms.append(1000 * (time.thread_time() - call.cpu))
         notes.napari_ms.append(sum(ms for name, ms in shares.items() if name.startswith("napari ")))
-        if took > LIMIT_MS / 2 and len(self.slow) < _MOST_SLOW:
+        if took > LIMIT_MS / 2 and sum(each["what"] == "call" for each in self.slow) < _MOST_SLOW:
             most = {name: round(ms, 1) for name, ms in sorted(shares.items(), key=lambda each: -each[1])[:6]}
             entry = {"what": "call", "phase": self._phase, "name": call.name, "ms": round(took, 1)}
             entry |= {"cpu_ms": round(notes.ours_cpu_ms[-1], 1), "within": most, "stack": stack}
@@ -245,7 +257,7 @@ class Clock:
             if not phase:
                 continue
             self.notes[phase].thread_ms.append(gap_ms)
-            if gap_ms > LIMIT_MS and len(self.slow) < _MOST_SLOW:
+            if gap_ms > LIMIT_MS and sum(each["what"] == "lock" for each in self.slow) < _MOST_SLOW:
                 self.slow.append({"what": "lock", "phase": phase, "ms": round(gap_ms, 1), "stack": self._others()})
             calls = self._calls
             if calls and not self._stack and now - calls[0].began > LIMIT_MS / 2000:

@@ -133,4 +133,3 @@ def _dotted(line: npt.NDArray[np.float64], step: float = 4.0) -> npt.NDArray[np.
 
 def _colour(prompt: Prompt) -> str:
     return ADDS if prompt.adds else REMOVES
-

@@ -1,12 +1,12 @@
-"""What has to be there before a review can be shown: the session, its labels as a layer, places in doubt. No Qt here."""
+"""What has to be there before a review is shown: the session, its labels as a layer, places in doubt. No Qt here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -205,6 +205,7 @@ def _show(
         digest = "" if session.edited else record.digest  # labels that are edited already are not as they were made
         arguments["metadata"] = {METADATA_KEY: LayerRecord(record.grid, volume, shown, digest=digest)}
         warm_up()
+        warm_up_layer(data, arguments)
         settled = SettledPlaces(session)
         survey = survey_doubts(session, settled, reasons)
     except BaseException:
@@ -225,6 +226,21 @@ def warm_up() -> None:
     LocalRefiner().refine(RefineRequest(image, np.zeros(image.shape, np.uint8), 1, (click,), (1.0, 1.0, 1.0)))
 
 
+def warm_up_layer(data: npt.NDArray[Any], arguments: Mapping[str, Any]) -> None:
+    """Let napari compile now what it draws such labels with, which else keeps the window for some seconds.
+
+    Args:
+        data: of the labels layer that will be shown.
+        arguments: of the same layer.
+    """
+    try:
+        from napari.layers import Labels
+    except ImportError:
+        return
+    if "colormap" in arguments:
+        Labels(np.ones((1, 8, 8), data.dtype), colormap=arguments["colormap"])
+
+
 def _new_folder(root: Path, identity: str) -> Path:
     """A folder that is not there yet; its name says when and what, but not of whom."""
     started = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
@@ -233,4 +249,3 @@ def _new_folder(root: Path, identity: str) -> Path:
         number += 1
         name = f"{started}-{identity[:8]}-{number}"
     return root / name
-
