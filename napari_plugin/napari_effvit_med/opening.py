@@ -63,7 +63,8 @@ class SettledPlaces:
         if done:
             chosen = np.zeros(np.iinfo(self._session.labels.dtype).max + 1, np.bool_)
             chosen[done] = True
-            settled |= chosen[self._session.labels]
+            for number, labels in enumerate(self._session.labels):  # at once it would take 8 bytes a voxel
+                settled[number] |= chosen[labels]
         return settled
 
 
