@@ -117,6 +117,7 @@ bench-batch: $(VENV)/bench-installed ## reading, writing, verdicts, a thousand s
 bench-review: $(VENV)/bench-installed ## corrections by click, doubts, what a review costs
 	@$(BIN)/python -m benchmarks.interactive
 	@$(BIN)/python -m benchmarks.review
+	@xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m benchmarks.plugin
 
 bench: bench-networks bench-engine bench-batch bench-review ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.published
