@@ -137,12 +137,12 @@ class Sitting:
 
     def segment(self) -> None:
         """Segment the scan with the shipped model; that opens the review."""
-        from napari_effvit_med.controller import _PHASES
+        from napari_effvit_med.running import PHASES
 
         with self.clock.phase("segmenting"):
             began, frames = time.perf_counter(), self.clock.frames
             self.control.segment(self.viewer.layers[0])
-            self.wait(lambda: not self.control.running or self.control.message.startswith(_PHASES["review"]))
+            self.wait(lambda: not self.control.running or self.control.message.startswith(PHASES["review"]))
             self.seconds["segment"] = time.perf_counter() - began
             self.note_memory("segmented")
             self.clock.switch("opening the review")
