@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_effvit_med.doubt_map import DoubtMap
 from napari_effvit_med.doubt_queue import DoubtQueue
 from napari_effvit_med.marks import PromptMarks
 from napari_effvit_med.opening import OpenedReview
@@ -64,6 +65,7 @@ class Corrections:
         self._quick: Worker | None = None
         self._slow: Worker | None = None
         self._marks = PromptMarks(viewer)
+        self._doubt_map = DoubtMap(viewer)
         self._painted_with: tuple[str, int] | None = None
         self._saved = ""
 

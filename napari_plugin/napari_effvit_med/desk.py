@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_effvit_med.correcting import Answer, Corrections
+from napari_effvit_med.doubt_map import invert
 from napari_effvit_med.layers import record_of
 from napari_effvit_med.looking import find_middle, look_at
 from napari_effvit_med.opening import DONE_STATES, OpenedReview
@@ -63,6 +64,7 @@ class ReviewDesk(Corrections):
                 worker.close(timeout_s)
         opened.session.close()
         self._marks.remove()
+        self._doubt_map.remove()
         self.viewer.layers.events.removed.disconnect(self._removed)
         if self.layer is not None:
             self.layer.events.paint.disconnect(self._painted)
@@ -172,6 +174,23 @@ class ReviewDesk(Corrections):
         """Show the chosen structure alone, or all."""
         if self.layer is not None:
             self.layer.show_selected_label = only
+
+    def show_doubt(self, wanted: bool) -> None:
+        """Lay the network's doubt over the scan, or take it away."""
+        if self.opened is None or self._slow is None:
+            return
+        opened, confidence = self.opened, self.opened.session.confidence
+        if not wanted or confidence is None:
+            self._doubt_map.remove()
+            if wanted:
+                self._say("There is no confidence map: the network said nothing of doubt.")
+            return
+
+        def show(answer: Answer) -> None:
+            if self._heard(answer) and isinstance(answer, Finished) and self.opened is opened:
+                self._doubt_map.show(answer.value, opened.grid)
+
+        self._slow.put(lambda: invert(confidence), show)
 
     def jump(self, number: int) -> None:
         """Look at a place in doubt.

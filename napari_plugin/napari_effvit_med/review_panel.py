@@ -100,7 +100,10 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         for part in (self.structures, hint):
             column.addWidget(part)
         column.addLayout(row)
-        for part in (self.help, QLabel("Likely wrong, per slice"), self.strip, self.doubts):
+        self.doubt_check = QCheckBox("Show doubt on the scan")
+        self.doubt_check.setToolTip("Where the network was unsure, as a glow over the picture")
+        self.doubt_check.toggled.connect(self._desk.show_doubt)
+        for part in (self.help, self.doubt_check, QLabel("Likely wrong, per slice"), self.strip, self.doubts):
             column.addWidget(part)
         desk = self._desk
         self.structures.chosen.connect(desk.choose)
@@ -150,7 +153,9 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.review_box.setVisible(opened is not None)
         self.finish_box.setVisible(opened is not None)
         if opened is None:
+            self.doubt_check.setChecked(False)
             return
+        self.doubt_check.setEnabled(opened.session.confidence is not None)
         self.structures.set_rows(desk.structure_rows())
         if self.structures.selected != desk.current:
             self.structures.select(desk.current)

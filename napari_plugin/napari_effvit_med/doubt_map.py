@@ -1,0 +1,67 @@
+"""Where the network was unsure, as a glow over the scan. Knows napari's viewer model, but no Qt."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_effvit_med.layers import DisplayGrid
+
+NAME = "doubt"
+_LEAST = 20
+"""Below this (of 255) nothing glows: the network was nearly sure."""
+
+
+class DoubtMap:
+    """An image layer of doubt, made when it is first wanted.
+
+    Args:
+        viewer: napari's viewer or its model.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._layer: Any = None
+
+    @property
+    def layer(self) -> Any:
+        """The layer; None before it was wanted and after it was deleted."""
+        if self._layer is not None and self._layer not in self._viewer.layers:
+            self._layer = None
+        return self._layer
+
+    def show(self, doubt: npt.NDArray[np.uint8], grid: DisplayGrid) -> None:
+        """Lay doubt over the scan; what is active stays so.
+
+        Args:
+            doubt: 0 to 255 on the scan's own grid.
+            grid: how the scan is shown.
+        """
+        self.remove()
+        active = self._viewer.layers.selection.active
+        looks = {"colormap": "inferno", "blending": "additive", "contrast_limits": (_LEAST, 255), "opacity": 0.8}
+        self._layer = self._viewer.add_image(grid.view(doubt), name=NAME, rgb=False, **looks, **grid.layer_arguments())
+        self._viewer.layers.selection.active = active
+
+    def remove(self) -> None:
+        """Take the layer away."""
+        if self.layer is not None:
+            with contextlib.suppress(ValueError):
+                self._viewer.layers.remove(self._layer)
+        self._layer = None
+
+
+def invert(confidence: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Doubt from confidence: 255 for a tie of two classes, 0 for certain.
+
+    Args:
+        confidence: 0 to 255.
+
+    Examples:
+        >>> invert(np.array([0, 255], np.uint8)).tolist()
+        [255, 0]
+    """
+    return np.asarray(np.bitwise_not(confidence), np.uint8)
