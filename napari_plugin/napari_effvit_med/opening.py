@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from effvit_med.errors import OutputError
 from effvit_med.volume import Finding, Segmentation, Volume
+from napari_effvit_med.collection import collection_paused
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, DisplayGrid, LayerRecord
 from napari_effvit_med.reading import LayerData, as_labels_layer
 
@@ -205,8 +206,9 @@ def _show(
             )
         digest = "" if session.edited else record.digest  # labels that are edited already are not as they were made
         arguments["metadata"] = {METADATA_KEY: LayerRecord(record.grid, volume, shown, digest=digest)}
-        warm_up()
-        warm_up_layer(data, arguments)
+        with collection_paused():
+            warm_up()
+            warm_up_layer(data, arguments)
         settled = SettledPlaces(session)
         survey = survey_doubts(session, settled, reasons)
     except BaseException:
