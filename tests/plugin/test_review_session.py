@@ -151,7 +151,7 @@ def test_case_30_a_whole_review(
 
     reader.press(reader.panel.review.save_button)
     seg = session.folder / "reviewed.seg.dcm"
-    assert reader.panel.message.text().startswith("Saved reviewed.seg.dcm")
+    assert reader.panel.foot.message.text().startswith("Saved reviewed.seg.dcm")
     np.testing.assert_array_equal(_voxels(seg, session), session.labels)
     assert session.edited == {value}
     assert _algorithms(seg) == {names[value]: "SEMIAUTOMATIC", names[other]: "AUTOMATIC"}
