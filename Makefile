@@ -22,7 +22,7 @@ DISPLAYED := OMP_NUM_THREADS=1 $(shell command -v xvfb-run >/dev/null && command
   echo 'env -u QT_QPA_PLATFORM xvfb-run -a -s "-screen 0 1600x1000x24"')
 PLUGIN_TESTS = $(DISPLAYED) $(BIN)/python -m pytest -q $(IF_QT) tests/plugin napari_plugin -m
 
-.PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-batch bench-engine bench-networks bench-review wheel sample-data docs-images clean
+.PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-batch bench-engine bench-networks bench-review wheel sample-data screenshots docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -117,6 +117,7 @@ bench-batch: $(VENV)/bench-installed ## reading, writing, verdicts, a thousand s
 bench-review: $(VENV)/bench-installed ## corrections by click, doubts, what a review costs
 	@$(BIN)/python -m benchmarks.interactive
 	@$(BIN)/python -m benchmarks.review
+	@xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m benchmarks.plugin
 
 bench: bench-networks bench-engine bench-batch bench-review ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.published
@@ -129,6 +130,9 @@ wheel: $(STAMP)
 
 sample-data: $(STAMP) ## make sample_data/ again, bit for bit
 	@$(BIN)/python sample_data/make.py
+
+screenshots: $(STAMP) ## the pictures of the plugin in the documentation, from the running plugin
+	@$(DISPLAYED) $(BIN)/python docs/screenshots.py
 
 docs-images: demo ## the picture in the README
 	@cp demo_output/*/overlay.png docs/images/demo_overlay.png

@@ -53,8 +53,6 @@ def main() -> None:
         _wait(lambda: not control.running and not desk.settling)
         desk.choose(desk.structure_rows()[0].value)
         _wait(lambda: not desk.settling)
-        _shoot(viewer, panel, out / "napari_review.png", widget=panel.review.structures)
-
         _correct(panel)
         _wait(lambda: not desk.settling)
         _shoot(viewer, panel, out / "napari_corrected.png", widget=panel.review.doubts)

@@ -242,8 +242,10 @@ class Controller(TaskRunner):
 
         def show(made: Any) -> None:
             words = "At most" if made.at_most else "About"
-            self.expected = f"{words} {describe_seconds(made.seconds, '')} for {made.windows} windows"
-            self.say(f"{self.expected}, and some seconds for what comes before and after the network.")
+            self.expected = f"{words} {describe_seconds(made.seconds, '')}"
+            self.say(
+                f"{self.expected} for {made.windows} windows; what comes before and after the network is not in it."
+            )
 
         self._begin("Measuring the time", work, show)
 

@@ -40,7 +40,8 @@ class KeyBindings:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
-        self._before: dict[str, Any] = {}
+        self._before: dict[Any, Any] = {}
+        self._ours: dict[Any, Any] = {}
 
     def bind(self, actions: Mapping[str, Callable[[], None]], held: Mapping[str, Callable[[bool], None]]) -> None:
         """Bind every key of `SHORTCUTS` whose action is given.
@@ -55,15 +56,16 @@ class KeyBindings:
                 self._viewer.bind_key(key, _pressed(actions[name]), overwrite=True)
             elif name in held:
                 self._viewer.bind_key(key, _held(held[name]), overwrite=True)
-        for bound in self._viewer.keymap:
-            if self._viewer.keymap[bound] is not before.get(bound):
-                self._before[bound] = before.get(bound)
+        for bound, function in self._viewer.keymap.items():
+            if function is not before.get(bound):
+                self._before[bound], self._ours[bound] = before.get(bound), function
 
     def release(self) -> None:
-        """Give the keys back."""
+        """Give the keys back, but for those that somebody else has bound since."""
         for key, function in self._before.items():
-            self._viewer.bind_key(key, function, overwrite=True)
-        self._before = {}
+            if self._viewer.keymap.get(key) is self._ours[key]:
+                self._viewer.bind_key(key, function, overwrite=True)
+        self._before, self._ours = {}, {}
 
 
 def _pressed(action: Callable[[], None]) -> Callable[[Any], None]:

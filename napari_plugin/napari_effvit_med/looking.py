@@ -23,8 +23,7 @@ def look_at(viewer: Any, layer: Any, index: npt.ArrayLike, corners: npt.ArrayLik
         corners: (2, 3) of what holds it.
     """
     place = np.asarray(layer.data_to_world(np.asarray(index, dtype=float)), dtype=float)
-    for axis in range(3):
-        viewer.dims.set_point(axis, place[axis])
+    viewer.dims.set_point(range(3), place.tolist())  # at once: every call slices all layers anew
     ends = np.stack([layer.data_to_world(corner) for corner in np.asarray(corners, dtype=float)])
     shown = list(viewer.dims.displayed)
     camera = camera_of(viewer)

@@ -41,6 +41,15 @@ class PromptMarks:
             self._layer = None
         return self._layer
 
+    def prepare(self, labels: Any) -> None:
+        """Make the layer of points now, empty: napari takes half a second for its first, and no click should wait.
+
+        Args:
+            labels: the layer under review.
+        """
+        if self.layer is None:
+            self._make(np.zeros((0, 3)), [], labels)
+
     def add(self, prompt: Prompt, grid: DisplayGrid, labels: Any) -> None:
         """Mark what was just pointed at, before its answer is there.
 
@@ -82,19 +91,24 @@ class PromptMarks:
         if self.layer is None:
             if not len(points):
                 return
-            selected = set(self._viewer.layers.selection)
-            active = self._viewer.layers.selection.active
-            size = SIZE_MM / float(np.min(labels.scale))
-            looks = {"size": size, "border_width": 0, "opacity": 0.9, "name": NAME}
-            place = {"scale": labels.scale, "translate": labels.translate, "units": UNITS, "axis_labels": AXIS_LABELS}
-            self._layer = self._viewer.add_points(points, face_color=colours, **looks, **place)
-            self._layer.editable = False
-            self._viewer.layers.selection = selected
-            self._viewer.layers.selection.active = active
+            self._make(points, colours, labels)
             return
         self._layer.data = points
         if len(points):
             self._layer.face_color = colours
+
+    def _make(self, points: npt.NDArray[np.float64], colours: list[str], labels: Any) -> None:
+        selected = set(self._viewer.layers.selection)
+        active = self._viewer.layers.selection.active
+        size = SIZE_MM / float(np.min(labels.scale))
+        looks = {"size": size, "border_width": 0, "opacity": 0.9, "name": NAME}
+        place = {"scale": labels.scale, "translate": labels.translate, "units": UNITS, "axis_labels": AXIS_LABELS}
+        if colours:
+            looks["face_color"] = colours
+        self._layer = self._viewer.add_points(points, **looks, **place)
+        self._layer.editable = False
+        self._viewer.layers.selection = selected
+        self._viewer.layers.selection.active = active
 
 
 def standing_prompts(steps: Iterable[Step], value: int | None) -> list[Prompt]:

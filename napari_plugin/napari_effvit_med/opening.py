@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,8 @@ class SettledPlaces:
         if done:
             chosen = np.zeros(np.iinfo(self._session.labels.dtype).max + 1, np.bool_)
             chosen[done] = True
-            settled |= chosen[self._session.labels]
+            for number, labels in enumerate(self._session.labels):  # at once it would take 8 bytes a voxel
+                settled[number] |= chosen[labels]
         return settled
 
 
@@ -207,6 +208,7 @@ def _show(
         digest = "" if session.edited else record.digest  # labels that are edited already are not as they were made
         arguments["metadata"] = {METADATA_KEY: LayerRecord(record.grid, volume, shown, digest=digest)}
         warm_up()
+        warm_up_layer(data, arguments)
         settled = SettledPlaces(session)
         survey = survey_doubts(session, settled, reasons)
     except BaseException:
@@ -225,6 +227,21 @@ def warm_up() -> None:
     image[1:4, 2:6, 2:6] = 1
     click = Prompt("point", 1, True, ((2, 4, 4),))
     LocalRefiner().refine(RefineRequest(image, np.zeros(image.shape, np.uint8), 1, (click,), (1.0, 1.0, 1.0)))
+
+
+def warm_up_layer(data: npt.NDArray[Any], arguments: Mapping[str, Any]) -> None:
+    """Let napari compile now what it draws such labels with, which else keeps the window for some seconds.
+
+    Args:
+        data: of the labels layer that will be shown.
+        arguments: of the same layer.
+    """
+    try:
+        from napari.layers import Labels
+    except ImportError:
+        return
+    if "colormap" in arguments:
+        Labels(np.ones((1, 8, 8), data.dtype), colormap=arguments["colormap"])
 
 
 def _new_folder(root: Path, identity: str) -> Path:

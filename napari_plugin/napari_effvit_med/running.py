@@ -12,7 +12,7 @@ from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Task, W
 
 Starter = Callable[[Task], Task]
 
-_PHASES = {
+PHASES = {
     "look": "looking at files",
     "open": "opening the scan",
     "load": "loading the model",
@@ -23,6 +23,7 @@ _PHASES = {
     "estimate": "timing one window",
     "review": "opening the review",
 }
+"""What a task does, by the word that it reports, as the user reads it."""
 
 
 class TaskRunner:
@@ -94,7 +95,7 @@ class TaskRunner:
         if isinstance(event, Progressed):
             left = self._countdown.update(event.phase, event.done, event.total, time.monotonic())
             self.fraction = event.done / event.total if event.total else None
-            words = _PHASES.get(event.phase, event.phase)
+            words = PHASES.get(event.phase, event.phase)
             seconds = describe_seconds(left)
             if not self._stopping:
                 self.say(f"{words}, {seconds}" if seconds else words)

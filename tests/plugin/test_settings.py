@@ -98,7 +98,7 @@ def test_a_bad_value_is_said_and_its_default_holds(
 
 def test_the_home_folder_can_be_written_short() -> None:
     """A tilde is the home of the user."""
-    assert PluginSettings.of({"reviews_folder": "~/mine"}).reviews_folder == Path.home() / "mine"
+    assert PluginSettings.of({"reviews_folder": "~/mine"}).reviews_folder == Path("~/mine").expanduser()
 
 
 def test_without_napari_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
