@@ -29,11 +29,13 @@ class Scene:
         self.marks = PromptMarks(self.viewer)
 
     def add(self, *prompts: Prompt) -> Any:
+        """Mark prompts; the layer of marks."""
         for prompt in prompts:
             self.marks.add(prompt, self.opened.grid, self.labels)
         return self.marks.layer
 
     def indices(self) -> np.ndarray:
+        """Where the marks lie in the scan."""
         return self.opened.grid.to_index(self.marks.layer.data)
 
 

@@ -1,4 +1,4 @@
-"""What is there before a review is shown: its folder, its reasons, its layer; and nothing is left open when that fails."""
+"""What is there before a review is shown: folder, reasons and layer; nothing is left open when that fails."""
 
 from __future__ import annotations
 

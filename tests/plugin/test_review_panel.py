@@ -1,4 +1,4 @@
-"""The stages review and finish in a real viewer: what is pressed and typed reaches the review, and all is given back."""
+"""The stages review and finish in a real viewer: what is pressed and typed reaches the review; all is given back."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class Scene:
 
     @property
     def session(self) -> ReviewSession:
+        """The review."""
         return self.opened.session
 
     def settle(self) -> None:
@@ -306,7 +307,9 @@ def test_closing_the_panel_gives_everything_back(scene: Scene) -> None:
         np.testing.assert_array_equal(session.labels, labels)
 
 
-def test_continue_appears_for_the_scan_of_the_review(viewer: Any, qtbot: Any, wait: Wait, tmp_path: Path, home: Path) -> None:
+def test_continue_appears_for_the_scan_of_the_review(
+    viewer: Any, qtbot: Any, wait: Wait, tmp_path: Path, home: Path
+) -> None:
     """The button is there for a scan with an unfinished review, and not for another scan."""
     opened = make_review(home / "effvit-med" / "reviews")
     opened.session.close()

@@ -19,7 +19,7 @@ AT = (2, 3, 4)
 
 
 class AllOf:
-    """A refiner that says that all that it is shown belongs to the structure, or nothing; it keeps what it was asked."""
+    """A refiner that says that all it is shown belongs to the structure, or nothing; it keeps what it was asked."""
 
     def __init__(self) -> None:
         self.requests: list[RefineRequest] = []
