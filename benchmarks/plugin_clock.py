@@ -173,11 +173,7 @@ class Clock:
     def watch_drawing(self) -> None:
         """Time the drawing of the canvas; call it before a viewer is made."""
         import qtpy
-<<<<<<< HEAD
         from vispy.app import use_app
-=======
-        from vispy.app import use_app  # type: ignore[import-not-found,import-untyped,unused-ignore]
->>>>>>> w-bench
 
         use_app(qtpy.API_NAME.lower())
         self._wrap_drawing(sys.modules[f"vispy.app.backends._{qtpy.API_NAME.lower()}"].CanvasBackendDesktop)
