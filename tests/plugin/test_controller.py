@@ -77,7 +77,7 @@ def test_segmenting_gives_the_engine_s_labels_on_the_source_grid(
     with open_input(sample_data / "ct_nonsquare") as found:
         volume = read_case(found.cases[0])
     wanted = Segmenter(open_model(tiny_bundle), Settings(device="cpu")).segment(volume).labels
-    layer = controller.viewer.layers[-1]
+    layer = controller.desk.layer
     record = layer.metadata[METADATA_KEY]
     np.testing.assert_array_equal(record.grid.unview(layer.data), wanted)
     assert wanted.any()
@@ -97,7 +97,7 @@ def test_a_layer_of_another_plugin_is_segmented_where_it_lies(controller: Contro
     layer = controller.viewer.add_image(values, scale=(5, 3, 3), translate=(-50, 7, 9), name="other")
     controller.segment(layer)
     controller.poll()
-    labels = controller.viewer.layers[-1]
+    labels = controller.desk.layer
     assert labels.name == "other structures"
     assert tuple(labels.scale) == pytest.approx((5, 3, 3))
     assert tuple(labels.translate) == pytest.approx((-50, 7, 9))
@@ -117,7 +117,7 @@ def test_a_layer_of_another_plugin_beside_an_oblique_scan_keeps_its_voxels(
     layer = controller.viewer.add_image(np.zeros((20, 40, 44), np.int16), scale=(5, 3, 3), units="mm")
     controller.segment(layer)
     controller.poll()
-    labels = controller.viewer.layers[-1]
+    labels = controller.desk.layer
     assert labels.data.shape == layer.data.shape
     assert not labels.metadata[METADATA_KEY].is_resampled
 

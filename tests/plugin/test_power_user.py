@@ -134,7 +134,7 @@ def test_a_deleted_scan_can_still_be_segmented_to_its_end(
     viewer.layers.remove(scan)
     wait(lambda: not panel.controller.running)
     assert not panel.controller.is_error, panel.foot.message.text()
-    assert viewer.layers[-1].data.shape == shape
+    assert panel.controller.desk.layer.data.shape == shape
 
 
 @pytest.mark.parametrize("way", ["close", "dock", "button"])
