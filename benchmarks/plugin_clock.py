@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import subprocess
@@ -55,6 +56,7 @@ class Notes:
         drawn_ms: of each drawing of the canvas.
         thread_ms: gaps of a thread that only sleeps, in the same process: long ones are locks of the interpreter.
         outer_ms: gaps of another process that only sleeps, those above 20 ms: what the machine itself is late.
+        garbage_ms: of each search of Python for garbage that took a millisecond or more; nothing else runs meanwhile.
         peak_mib: of memory, all ticks long.
     """
 
@@ -66,6 +68,7 @@ class Notes:
     drawn_ms: list[float] = field(default_factory=list)
     thread_ms: list[float] = field(default_factory=list)
     outer_ms: list[float] = field(default_factory=list)
+    garbage_ms: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
 
 
@@ -102,6 +105,7 @@ class Clock:
         self._stop = threading.Event()
         self._outer: Any = None
         self._timer: Any = None
+        self._searching = 0.0
 
     def start(self) -> None:
         """Begin to listen; a window system must be there."""
@@ -111,6 +115,7 @@ class Clock:
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
         self._timer.start(TICK_MS)
+        gc.callbacks.append(self._search)
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
         self._outer = subprocess.Popen([sys.executable, "-S", "-c", _OUTER], stdout=subprocess.PIPE, text=True)
 
@@ -118,6 +123,7 @@ class Clock:
         """Listen no more; gives all notes as plain values."""
         self._stop.set()
         self._timer.stop()
+        gc.callbacks.remove(self._search)
         self._outer.terminate()
         for line in self._outer.communicate()[0].splitlines():
             since, until = map(float, line.split())
@@ -236,6 +242,13 @@ class Clock:
                     self.notes[self._phase].drawn_ms.append(1000 * (time.perf_counter() - began))
 
         kind.paintGL = outer
+
+    def _search(self, word: str, _: dict[str, int]) -> None:
+        now = time.perf_counter()
+        if word == "start":
+            self._searching = now
+        elif self._phase and now - self._searching > 0.001:
+            self.notes[self._phase].garbage_ms.append(1000 * (now - self._searching))
 
     def _swapped(self) -> None:
         self.frames, self.frame_at = self.frames + 1, time.perf_counter()

@@ -35,6 +35,7 @@ class ReviewDesk(Corrections):
         self._quick, self._slow = Worker("Correcting", inline=self._inline), Worker("Saving", inline=self._inline)
         data, arguments, _ = opened.layer
         self.layer = self.viewer.add_labels(data, **arguments)
+        self._marks.prepare(self.layer)
         self.layer.bind_key(
             "Control-Z", lambda _: self.undo(), overwrite=True
         )  # napari's own forgets, and tells nobody

@@ -1,4 +1,4 @@
-"""A hand for tests: real mouse and key events of Qt on the canvas of a real viewer, at places of the patient's world."""
+"""A hand for tests: real mouse and key events of Qt on the canvas of a real viewer, at places of napari's world."""
 
 from __future__ import annotations
 

@@ -59,6 +59,7 @@ class Reader:
 
     @property
     def session(self) -> ReviewSession:
+        """The review."""
         assert self.desk.opened is not None
         return self.desk.opened.session
 
@@ -80,6 +81,77 @@ def _algorithms(seg: Path) -> dict[str, str]:
     return {item.SegmentLabel: item.SegmentAlgorithmType for item in pydicom.dcmread(seg).SegmentSequence}
 
 
+def _is_label(reader: Reader, labels: np.ndarray) -> None:
+    reader.settle()
+    np.testing.assert_array_equal(reader.session.labels, labels)
+
+
+def _jump(reader: Reader, value: int) -> tuple[int, int, int]:
+    """Go to the next place in doubt by its key; where that is."""
+    reader.hand.key(Qt.Key.Key_N)
+    reader.settle()
+    assert reader.desk.doubt is not None
+    doubt = reader.desk.doubts[reader.desk.doubt]
+    assert reader.desk.current == doubt.value == value
+    return doubt.index
+
+
+def _correct(reader: Reader, value: int, place: tuple[int, int, int]) -> None:
+    """Take away, undo, redo, add, undo, redo, scribble: each changes what it should, and nothing else."""
+    session, hand, layer = reader.session, reader.hand, reader.desk.layer
+    assert reader.desk.opened is not None
+    grid, start = reader.desk.opened.grid, session.labels.copy()
+    hand.click(hand.look_at(layer, grid.from_index(place)), CTRL)
+    reader.settle()
+    removed = session.labels.copy()
+    assert (start[place], removed[place]) == (value, 0)
+    hand.key(Qt.Key.Key_Z, CTRL)
+    _is_label(reader, start)
+    hand.key(Qt.Key.Key_Z, CTRL | SHIFT)
+    _is_label(reader, removed)
+
+    missing = np.argwhere((removed == 0) & (start == 0))
+    back = tuple(map(int, missing[np.abs(missing - place).sum(axis=1).argmin()]))
+    hand.click(hand.look_at(layer, grid.from_index(back)), SHIFT)
+    reader.settle()
+    assert session.labels[back] == value
+    added = session.labels.copy()
+    hand.key(Qt.Key.Key_Z, CTRL)
+    _is_label(reader, removed)
+    reader.press(reader.panel.review.redo_button)
+    _is_label(reader, added)
+
+    world = hand.look_at(layer, grid.from_index(place))
+    hand.drag([np.add(world, (0, 0, across)) for across in (0, 12, 24, 36)], CTRL)
+    reader.settle()
+    assert session.steps[-1].kind == "scribble"
+    assert (session.labels != added).any()
+
+
+def _finish(reader: Reader, value: int, other: int) -> None:
+    """Accept the one by its key, save, reject the other, save again: the file has what stands, and says how."""
+    session, review = reader.session, reader.panel.review
+    names = {label.value: label.name for label in session.table}
+    reader.hand.key(Qt.Key.Key_Q)
+    reader.settle()
+    assert session.states[value] == "accepted"
+    assert session.locked == {value, other}
+    assert reader.desk.current != value
+    reader.press(review.save_button)
+    seg = session.folder / "reviewed.seg.dcm"
+    assert reader.panel.foot.message.text().startswith("Saved reviewed.seg.dcm")
+    np.testing.assert_array_equal(_voxels(seg, session), session.labels)
+    assert session.edited == {value}
+    assert _algorithms(seg) == {names[value]: "SEMIAUTOMATIC", names[other]: "AUTOMATIC"}
+
+    reader.click_row(other, NAME)
+    reader.press(review.structures.reject_button)
+    assert session.states[other] == "rejected"
+    reader.press(review.save_button)
+    np.testing.assert_array_equal(_voxels(seg, session), np.where(session.labels == other, 0, session.labels))
+    assert _algorithms(seg) == {names[value]: "SEMIAUTOMATIC"}
+
+
 def test_case_30_a_whole_review(
     viewer: Any,
     qtbot: Any,
@@ -95,73 +167,13 @@ def test_case_30_a_whole_review(
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tiny_bundle))
     reader.press(reader.panel.model_button)
     reader.press(reader.panel.run_button)
-    session, desk, hand = reader.session, reader.desk, reader.hand
-    names = {label.value: label.name for label in session.table}
-    present = [value for value, volume in session.volumes_ml().items() if volume]
-    assert len(present) == 2
-
-    value = desk.doubts[0].value
-    (other,) = set(present) - {value}
+    session = reader.session
+    value = reader.desk.doubts[0].value
+    (other,) = {each for each, volume in session.volumes_ml().items() if volume} - {value}
     reader.click_row(other, LOCK)  # so that it stays as it is
     assert session.locked == {other}
-    hand.key(Qt.Key.Key_N)
-    reader.settle()
-    assert desk.doubt is not None
-    place = desk.doubts[desk.doubt].index
-    assert desk.current == desk.doubts[desk.doubt].value == value
-
-    assert desk.opened is not None
-    grid, start = desk.opened.grid, session.labels.copy()
-    reader.hand.click(hand.look_at(desk.layer, grid.from_index(place)), CTRL)
-    reader.settle()
-    removed = session.labels.copy()
-    assert start[place] == value
-    assert removed[place] == 0
-
-    hand.key(Qt.Key.Key_Z, CTRL)
-    reader.settle()
-    np.testing.assert_array_equal(session.labels, start)
-    hand.key(Qt.Key.Key_Z, CTRL | SHIFT)
-    reader.settle()
-    np.testing.assert_array_equal(session.labels, removed)
-
-    missing = np.argwhere((removed == 0) & (start == 0))
-    back = tuple(map(int, missing[np.abs(missing - place).sum(axis=1).argmin()]))
-    hand.click(hand.look_at(desk.layer, grid.from_index(back)), SHIFT)
-    reader.settle()
-    assert session.labels[back] == value
-    before = session.labels.copy()
-    hand.key(Qt.Key.Key_Z, CTRL)
-    reader.settle()
-    np.testing.assert_array_equal(session.labels, removed)
-    reader.press(reader.panel.review.redo_button)
-    np.testing.assert_array_equal(session.labels, before)
-
-    world = hand.look_at(desk.layer, grid.from_index(place))
-    hand.drag([world + (0, 0, across) for across in (0, 12, 24, 36)], CTRL)
-    reader.settle()
-    assert session.steps[-1].kind == "scribble"
-    assert np.count_nonzero(session.labels != before)
-
-    hand.key(Qt.Key.Key_Q)
-    reader.settle()
-    assert session.states[value] == "accepted"
-    assert session.locked == {value, other}
-    assert desk.current != value
-
-    reader.press(reader.panel.review.save_button)
-    seg = session.folder / "reviewed.seg.dcm"
-    assert reader.panel.foot.message.text().startswith("Saved reviewed.seg.dcm")
-    np.testing.assert_array_equal(_voxels(seg, session), session.labels)
-    assert session.edited == {value}
-    assert _algorithms(seg) == {names[value]: "SEMIAUTOMATIC", names[other]: "AUTOMATIC"}
-
-    reader.click_row(other, NAME)
-    reader.press(reader.panel.review.structures.reject_button)
-    assert session.states[other] == "rejected"
-    reader.press(reader.panel.review.save_button)
-    np.testing.assert_array_equal(_voxels(seg, session), np.where(session.labels == other, 0, session.labels))
-    assert _algorithms(seg) == {names[value]: "SEMIAUTOMATIC"}
+    _correct(reader, value, _jump(reader, value))
+    _finish(reader, value, other)
 
     labels, folder, states, steps = session.labels.copy(), session.folder, session.states, len(session.steps)
     reader.panel.close()
@@ -174,5 +186,6 @@ def test_case_30_a_whole_review(
     np.testing.assert_array_equal(again.session.labels, labels)
     assert (again.session.states, len(again.session.steps)) == (states, steps)
     again.press(again.panel.review.save_button)
+    seg = folder / "reviewed.seg.dcm"
     np.testing.assert_array_equal(_voxels(seg, again.session), np.where(labels == other, 0, labels))
     again.panel.close()

@@ -365,3 +365,44 @@ def test_a_pause_counts_no_more_than_two_minutes() -> None:
         effort.note({"type": word, "kind": "brush", "value": LIVER, "time": f"2024-01-01T{time}:00+00:00"})
     assert effort.active_s == {LIVER: 60.0 + 120.0}
     assert (effort.strokes, effort.undone, effort.sittings) == ({LIVER: 2}, 1, 2)
+
+
+def test_agreeing_is_a_step(session: ReviewSession) -> None:
+    """That a place is right as it is changes no voxel and no state, can be undone, and is there after a restart."""
+    before, states = session.labels.copy(), session.states
+    session.agree(KIDNEY, ((0, 2), (1, 3), (2, 5)))
+    (step,) = session.steps
+    assert (step.kind, step.value, step.voxels()) == ("agree", KIDNEY, None)
+    assert step.prompt is not None
+    assert step.prompt["box"] == [[0, 2], [1, 3], [2, 5]]
+    with reopen(session) as again:
+        assert again.steps == (step,)
+        assert (again.states, again.edited) == (states, frozenset())
+        assert np.array_equal(again.labels, before)
+        assert len(again.undo()) == 0
+        assert again.steps == ()
+        again.redo()
+        assert again.steps == (step,)
+
+
+def test_agreeing_to_a_place_of_nothing_in_particular(session: ReviewSession) -> None:
+    """Background has the value 0; a structure that is not in the table is an error and no step."""
+    session.agree(0, ((0, 1), (0, 1), (0, 1)))
+    with pytest.raises(SettingsError, match="99"):
+        session.agree(99, ((0, 1), (0, 1), (0, 1)))
+    assert [step.value for step in session.steps] == [0]
+
+
+def test_steps_are_those_that_stand(session: ReviewSession) -> None:
+    """The oldest first; undone ones go, a look is none, and a new step takes the place of what was undone."""
+    session.apply(places(session, 0)[:3], LIVER, kind="click", value=LIVER)
+    session.set_state(SPLEEN, "looked")
+    session.set_locked(KIDNEY, True)
+    assert [step.kind for step in session.steps] == ["click", "lock"]
+    session.undo()
+    assert [step.kind for step in session.steps] == ["click"]
+    session.agree(0, ((0, 1), (0, 1), (0, 1)))
+    assert [step.kind for step in session.steps] == ["click", "agree"]
+    voxels = session.steps[0].voxels()
+    assert voxels is not None
+    assert voxels.after.tolist() == [LIVER] * 3

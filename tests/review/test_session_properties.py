@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from effvit_med.review import STATES, ReviewSession
 from effvit_med.review.journal import JOURNAL_FILE
+from effvit_med.review.saving import save_review
+from effvit_med.volume import Volume
 from tests.review.scene import KIDNEY, LIVER, SHAPE, SPLEEN, TABLE, make_automatic
 
 VALUES = st.sampled_from([LIVER, KIDNEY, SPLEEN])
@@ -39,6 +42,7 @@ class ReviewMachine(RuleBasedStateMachine):
         self.locked: set[int] = set()
         self.past: list[tuple] = []
         self.future: list[tuple] = []
+        self.volume = Volume(np.zeros(SHAPE, np.float32), automatic.geometry, "CT", automatic.provenance.source)
 
     def teardown(self) -> None:
         """Nothing stays on the disk."""
@@ -136,6 +140,26 @@ class ReviewMachine(RuleBasedStateMachine):
             self.states[value] = "looked"
         self.keep(before)
         self.session.reset(value)
+
+    @rule(value=st.sampled_from([0, LIVER, KIDNEY, SPLEEN]), start=st.integers(0, 3))
+    def agree(self, value: int, start: int) -> None:
+        """A place is right as it is: a step that changes nothing."""
+        self.past.append(self.snapshot())
+        self.future.clear()
+        self.session.agree(value, ((start, start + 1), (0, 2), (1, 3)))
+        assert self.session.steps[-1].kind == "agree"
+
+    @rule()
+    def save(self) -> None:
+        """Saving changes nothing of the review, and the record says what the review came to."""
+        steps = self.session.steps
+        made = save_review(self.session, self.volume, self.folder / "saved", ())
+        record = json.loads(made.files["record"].read_text(encoding="utf-8"))
+        assert {row["value"]: row["state"] for row in record["structures"]} == self.states
+        assert self.session.steps == steps
+        _, segmentation = self.session.snapshot()
+        rejected = [value for value, state in self.states.items() if state == "rejected"]
+        assert np.array_equal(segmentation.labels, np.where(np.isin(self.labels, rejected), 0, self.labels))
 
     @precondition(lambda self: hasattr(self, "session"))
     @rule(torn=st.binary(max_size=30), unadopted=st.booleans())
