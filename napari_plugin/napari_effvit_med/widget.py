@@ -25,8 +25,8 @@ from napari_effvit_med.controller import Controller
 from napari_effvit_med.foot import FoundTable, PanelFoot
 from napari_effvit_med.layers import record_of
 from napari_effvit_med.letters import describe_world
-from napari_effvit_med.overlay import OrientationLetters
 from napari_effvit_med.outcomes import Result
+from napari_effvit_med.overlay import OrientationLetters
 from napari_effvit_med.review_panel import ReviewPanel
 from napari_effvit_med.settings import read_settings
 from napari_effvit_med.state import DEVICES, ScanRow
