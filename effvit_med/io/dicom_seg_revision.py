@@ -70,7 +70,8 @@ def read_predecessor(path: Path) -> Predecessor:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(names))
         values = tuple(str(dataset[name].value) for name in names)
     except (OSError, InvalidDicomError, KeyError, ValueError) as error:
-        raise InputError(f"{path.name} cannot be read as a DICOM segmentation: {error}.") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error  # a path may hold a name
+        raise InputError(f"{path.name} cannot be read as a DICOM segmentation: {reason}.") from error
     if values[0] not in SEGMENTATION_CLASSES:
         raise InputError(f"{path.name} is no DICOM segmentation; its SOP class is {values[0]}.")
     return Predecessor(*values)

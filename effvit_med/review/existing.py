@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from effvit_med.review.journal import JOURNAL_FILE, read_first
 from effvit_med.volume import Volume
+
+if TYPE_CHECKING:
+    from effvit_med.review.session import ReviewSession
 
 IMAGE_DIGEST = "image_sha256"
 """Member of a source note: the digest of a scan that came from no file we know."""
@@ -52,6 +55,17 @@ def find_reviews(root: Path, volume: Volume) -> tuple[FoundReview, ...]:
         bundle = str(first["automatic"]["provenance"].get("bundle", ""))
         found.append(FoundReview(path.parent, changed, bundle))
     return tuple(sorted(found, key=lambda each: (each.changed, each.folder.name), reverse=True))
+
+
+def is_review_of(session: ReviewSession, volume: Volume) -> bool:
+    """Whether a review is of a scan, as `find_reviews` has it.
+
+    Args:
+        session: the review.
+        volume: the scan.
+    """
+    event = {"automatic": {"provenance": session.provenance.to_dict()}, "source_note": session.source_note}
+    return bool(_key_of_event(event) == _key_of_volume(volume))
 
 
 def note_source(volume: Volume) -> dict[str, Any]:

@@ -58,12 +58,16 @@ class Journal:
 
     @classmethod
     def create(cls, folder: Path) -> Journal:
-        """Take a folder for a new journal; it is there when it `begin`s.
+        """Take a folder, made if it is not there, for a new journal, which is there when it `begin`s.
 
         Raises:
-            OutputError: if the folder holds a journal already, or does not let itself be locked.
+            OutputError: if the folder cannot be made, holds a journal already, or does not let itself be locked.
             SettingsError: if another process has the folder.
         """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"The folder {folder} cannot be made: {error.strerror}. Choose another.") from error
         journal = cls(folder, hold(folder))
         if journal.path.exists():
             journal.close()

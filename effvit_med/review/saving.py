@@ -61,7 +61,7 @@ def save_review(
     types: Sequence[ReviewOutput],
     *,
     seg: SegOptions | None = None,
-    predecessor: Path | None = None,
+    predecessor: Path | Predecessor | None = None,
 ) -> SavedReview:
     """Write what a review came to; rejected structures are left out of all but the record.
 
@@ -75,7 +75,7 @@ def save_review(
         output: the folder; made if it is not there.
         types: which files of labels.
         seg: how a DICOM segmentation is written; None for binary with series number `SERIES_NUMBER`.
-        predecessor: the DICOM segmentation file of the automatic result, to be referred to.
+        predecessor: the DICOM segmentation of the automatic result, or its file, to be referred to.
 
     Returns:
         The files, and what there is to say about them.
@@ -86,8 +86,8 @@ def save_review(
         InputError: if a source file is gone or has changed, or the predecessor is no segmentation.
         OutputError: if the scan is another one, does not allow a type, or a file could not be written.
     """
-    _check_scan(session, volume)
-    before = read_predecessor(predecessor) if predecessor is not None else None
+    check_scan(session, volume)
+    before = read_predecessor(predecessor) if isinstance(predecessor, Path) else predecessor
     _check_types(volume, types, before)
     record, made = session.snapshot()
     made = _without_rows(made, frozenset(row.value for row in record.structures if row.state == "rejected"))
@@ -119,8 +119,17 @@ def save_review(
     return SavedReview({**files, "record": paths["record"]}, tuple(findings))
 
 
-def _check_scan(session: ReviewSession, volume: Volume) -> None:
-    """Make sure that the scan is the one that was segmented."""
+def check_scan(session: ReviewSession, volume: Volume) -> None:
+    """Make sure that a scan is the one that was segmented.
+
+    Args:
+        session: the review.
+        volume: the scan.
+
+    Raises:
+        GeometryError: if it lies on another grid than the labels.
+        OutputError: if its files are others.
+    """
     distance = session.geometry.max_distance_mm(volume.geometry)
     if distance > 0.01:
         raise GeometryError(

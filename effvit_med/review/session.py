@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.errors import InputError, OutputError, SettingsError
+from effvit_med.errors import InputError, SettingsError
 from effvit_med.review.automatic import read_automatic, write_automatic
 from effvit_med.review.changes import LabelArray, VoxelChange, flat_view
 from effvit_med.review.journal import Journal
@@ -70,10 +70,6 @@ class ReviewSession:
             OutputError: if something cannot be written, or the folder holds a review already.
             SettingsError: if another program reviews in the folder.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"The folder {folder} cannot be made: {error.strerror}. Choose another.") from error
         journal = Journal.create(folder)
         try:
             content = {"source_note": dict(source_note), "automatic": write_automatic(folder, segmentation)}
@@ -213,7 +209,11 @@ class ReviewSession:
             OutputError: if the journal cannot be written; the stroke is gone.
         """
         with self._turn:
-            return self._edit(self._state.take_back(flat), Step(kind, value, duration_s=duration_s))
+            painted = self._state.find_painted(flat)
+            try:
+                return self._edit(painted, Step(kind, value, duration_s=duration_s))
+            finally:
+                self._state.settle(painted)
 
     def reset(self, value: int) -> VoxelChange:
         """Bring a structure back to what the automatic result says of it, as one step; locked ones stay as they are.
@@ -234,8 +234,7 @@ class ReviewSession:
             flat = np.flatnonzero((now == value) != (was == value))
             change = self._state.allow(VoxelChange.of(self._state.labels, flat, was[flat]))
             if len(change):
-                states = self._state.shift_all(change, value)
-                states.pop(value, None)
+                states = {each: pair for each, pair in self._state.shift_all(change, value).items() if each != value}
                 self._do(Step("reset", value, change.to_text(), states | self._state.shift(value, "looked")), change)
             return change
 
@@ -330,8 +329,8 @@ class ReviewSession:
     def record(self) -> ReviewRecord:
         """What the review came to so far."""
         with self._turn:
-            structures, effort = self._state.describe(), self._state.effort
-            return ReviewRecord.of(structures, effort, self.provenance, self.source_note, self._journal.digest)
+            effort, digest = self._state.effort, self._journal.digest
+            return ReviewRecord.of(self._state.describe(), effort, self.provenance, self.source_note, digest)
 
     def snapshot(self) -> tuple[ReviewRecord, Segmentation]:
         """The record and, of the same moment, the labels without the rejected structures."""
@@ -349,8 +348,7 @@ class ReviewSession:
         """
         with self._turn:
             labels = self._state.labels.copy()
-            for value in without:
-                labels[labels == value] = 0
+            labels[np.isin(labels, list(without))] = 0
             effort, edited = self._state.effort, sorted(self.edited)
             detail = {"events": effort.events, "journal_digest": self._journal.digest, "edited": edited}
             done = Done("review", round(sum(effort.active_s.values()), 3), detail)

@@ -52,15 +52,16 @@ class ReviewState:
         self.stacks: dict[Way, list[tuple[int, Step]]] = {"undo": [], "redo": []}
         self.effort = Effort()
         self._table = automatic.table
+        self._is_painted = False  # whether what follows stands in `shown` already
 
-    def take_back(self, flat: npt.ArrayLike | None) -> VoxelChange:
-        """Undo in `shown` what others wrote there.
+    def find_painted(self, flat: npt.ArrayLike | None) -> VoxelChange:
+        """What others wrote into `shown`; it stays there until `settle` is told what came of it.
 
         Args:
             flat: indices in C order of the voxels they wrote; None looks for them everywhere.
 
         Returns:
-            The change that would make it again.
+            The change that makes it in `labels`, too.
 
         Raises:
             GeometryError: if an index lies outside.
@@ -69,8 +70,19 @@ class ReviewState:
         places = np.flatnonzero(shown != labels) if flat is None else np.asarray(flat).reshape(-1)
         check_places(labels, places)
         change = VoxelChange.of(self.labels, places, shown[places.astype(np.int64)])
-        shown[change.flat] = change.before
+        self._is_painted = True
         return change
+
+    def settle(self, painted: VoxelChange) -> None:
+        """Show of what others wrote only what is in `labels`; what they wrote over it since stays.
+
+        Args:
+            painted: as `find_painted` gave it.
+        """
+        self._is_painted = False
+        shown, labels = flat_view(self.shown), flat_view(self.labels)
+        refused = painted.flat[(shown[painted.flat] == painted.after) & (labels[painted.flat] != painted.after)]
+        shown[refused] = labels[refused]
 
     def check_known(self, change: VoxelChange) -> VoxelChange:
         """A change as it is, if it gives no voxel a value that the table has not.
@@ -147,7 +159,10 @@ class ReviewState:
         """
         if change is not None:
             change.apply(self.labels)
-            flat_view(self.shown)[change.flat] = change.after
+            if not self._is_painted:
+                shown = flat_view(self.shown)
+                untouched = shown[change.flat] == change.before  # what others painted meanwhile is theirs
+                shown[change.flat[untouched]] = change.after[untouched]
             self.counts.follow(change)
         for value, pair in step.states.items():
             self.states[value] = pair[not backwards]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effvit_med.errors import CancelledError, EffvitError, InputError
-from effvit_med.volume import Segmentation, Volume
-from effvit_med.volume.measurements import Measurement
+from effvit_med.errors import EffvitError, InputError, OutputError
+from effvit_med.volume import Volume
 from napari_effvit_med.desk import ReviewDesk
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, record_of
 from napari_effvit_med.opening import OpenedReview, judge, resume_review, start_review
+from napari_effvit_med.outcomes import Result, keep_unless_cancelled, let_go
 from napari_effvit_med.reading import LayerData, as_labels_layer, as_volume_layer, frame_of
 from napari_effvit_med.running import Starter, TaskRunner
 from napari_effvit_med.scans import labels_of, seg_file_of, volume_of
@@ -21,27 +21,6 @@ from napari_effvit_med.tasks import Failed, Finished, Reporter, Task, Worker
 
 if TYPE_CHECKING:
     from effvit_med.review.existing import FoundReview
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a run made.
-
-    Attributes:
-        volume: the scan.
-        segmentation: its structures.
-        rows: the measurements.
-        name: of the layer that was segmented.
-        layer: its labels as napari takes them, made in the task, so that the window does not wait.
-        opened: the review of it, where one was begun.
-    """
-
-    volume: Volume
-    segmentation: Segmentation
-    rows: tuple[Measurement, ...]
-    name: str
-    layer: LayerData
-    opened: OpenedReview | None = None
 
 
 class Controller(TaskRunner):
@@ -78,6 +57,7 @@ class Controller(TaskRunner):
         self.result: Result | None = None
         self._source: Path | None = None
         self._segmenters: dict[tuple[Path | None, str], Any] = {}
+        self._choice = 0
         self._aside = Worker("Looking for reviews", inline=inline)
 
     @property
@@ -177,7 +157,7 @@ class Controller(TaskRunner):
             Whether that is a bundle; else the old one stays, and the message says why.
         """
         try:
-            self.card = read_card(folder)
+            self.card, self.expected = read_card(folder), ""
         except EffvitError as error:
             self.say(str(error), error=True)
             return False
@@ -215,10 +195,15 @@ class Controller(TaskRunner):
                 return Result(volume, segmentation, rows, name, (data, {**arguments, **looks}, kind))
             reasons = judge(volume, segmentation, rows, segmenter.model)
             report("review", 0, 0)
-            opened = start_review(volume, segmentation, root, frame, name, reasons)
+            try:
+                opened = start_review(volume, segmentation, root, frame, name, reasons)
+            except OutputError as error:  # what took so long is shown all the same
+                data, arguments, kind = as_labels_layer(segmentation, frame, f"{name} structures", volume)
+                shown = (data, {**arguments, **looks}, kind)
+                return Result(volume, segmentation, rows, name, shown, remark=f"There is no review of it: {error}")
             opened.layer[1].update(looks)
             kept = replace(segmentation, labels=opened.session.automatic)  # one copy of it in memory is enough
-            return Result(volume, kept, rows, name, opened.layer, _unless_cancelled(opened, report))
+            return Result(volume, kept, rows, name, opened.layer, keep_unless_cancelled(opened, report))
 
         self._begin("Segmenting", work, self._show_result)
 
@@ -233,7 +218,7 @@ class Controller(TaskRunner):
         except EffvitError as error:
             self.say(str(error), error=True)
             return
-        card, device = self.card, self.device
+        card, device, choice = self.card, self.device, self._choice
 
         def work(report: Reporter) -> Any:
             segmenter = self._segmenter(card, device, report)
@@ -241,6 +226,9 @@ class Controller(TaskRunner):
             return segmenter.estimate(volume)
 
         def show(made: Any) -> None:
+            if (card, device, choice) != (self.card, self.device, self._choice):
+                self.say("Something else was chosen meanwhile; ask again how long it takes.")
+                return
             words = "At most" if made.at_most else "About"
             self.expected = f"{words} {describe_seconds(made.seconds, '')}"
             self.say(
@@ -264,7 +252,6 @@ class Controller(TaskRunner):
         )
         try:
             volume = volume_of(layer)
-            segmentation = labels_of(labels, layer, volume)
         except EffvitError as error:
             self.say(str(error), error=True)
             return
@@ -272,8 +259,9 @@ class Controller(TaskRunner):
 
         def work(report: Reporter) -> OpenedReview:
             report("review", 0, 0)
+            segmentation = labels_of(labels, layer, volume)  # a second for a large one, so not in the window's thread
             opened = start_review(volume, segmentation, root, frame, name, (), predecessor)
-            return _unless_cancelled(opened, report)
+            return keep_unless_cancelled(opened, report)
 
         def show(opened: OpenedReview) -> None:
             labels.visible = False
@@ -288,11 +276,16 @@ class Controller(TaskRunner):
         Args:
             layer: one of `image_layers`; None to forget those found.
         """
-        self.found = ()
+        self.found, self.expected = (), ""
+        self._choice += 1
+        choice, root = self._choice, self.settings.reviews_folder
         record = record_of(layer.metadata) if layer is not None else None
-        if record is None or record.volume is None or record.is_resampled:
+        if layer is None or (record is not None and record.is_resampled):
             return
-        volume, root = record.volume, self.settings.reviews_folder
+        try:
+            volume = volume_of(layer)
+        except EffvitError:  # whoever wants to segment it is told
+            return
 
         def work() -> tuple[FoundReview, ...]:
             from effvit_med.review.existing import find_reviews
@@ -300,7 +293,7 @@ class Controller(TaskRunner):
             return find_reviews(root, volume)
 
         def show(answer: Finished | Failed) -> None:
-            if isinstance(answer, Finished):
+            if isinstance(answer, Finished) and choice == self._choice:
                 self.found = answer.value
                 self.on_change()
 
@@ -314,14 +307,16 @@ class Controller(TaskRunner):
             layer: the image layer of its scan.
         """
         record = record_of(layer.metadata)
-        if record is None or record.volume is None:
-            self.say("Open the scan with this panel first.", error=True)
+        try:
+            volume = volume_of(layer)
+        except EffvitError as error:
+            self.say(str(error), error=True)
             return
-        volume, frame, name = record.volume, record.grid.frame, str(layer.name)
+        frame, name = record.grid.frame if record else DisplayFrame(), str(layer.name)
 
         def work(report: Reporter) -> OpenedReview:
             report("review", 0, 0)
-            return _unless_cancelled(resume_review(found.folder, volume, frame, name), report)
+            return keep_unless_cancelled(resume_review(found.folder, volume, frame, name), report)
 
         def show(opened: OpenedReview) -> None:
             self._open_review(opened)
@@ -342,9 +337,10 @@ class Controller(TaskRunner):
     def close(self) -> None:
         """Stop what is running and forget about it; the review is on the disk and is let go."""
         self.on_change = self.desk.on_change = lambda: None
-        if self._task:
-            self._task.stop()
-        self._task = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.stop()
+            let_go(task.poll())
         self.desk.close()
         self._aside.close(0)
 
@@ -358,9 +354,9 @@ class Controller(TaskRunner):
         found = sum(row.voxels is not None for row in result.rows)
         doubt = self.card.doubt(result.volume.modality)
         device = result.segmentation.provenance.device
-        said = [f"{found} of {len(result.rows)} structures found on {device}.", doubt]
+        said = [f"{found} of {len(result.rows)} structures found on {device}.", doubt, result.remark]
         said += [finding.message for finding in result.segmentation.provenance.findings]
-        self.say("\n".join(line for line in dict.fromkeys(said) if line), error=bool(doubt))
+        self.say("\n".join(line for line in dict.fromkeys(said) if line), error=bool(doubt or result.remark))
 
     def _open_review(self, opened: OpenedReview) -> None:
         self.desk.on_change = self.on_change
@@ -376,11 +372,3 @@ class Controller(TaskRunner):
             self._segmenters.clear()  # one model in memory
             self._segmenters[key] = Segmenter(open_model(card.folder), Settings.from_values(device=device))
         return self._segmenters[key]
-
-
-def _unless_cancelled(opened: OpenedReview, report: Reporter) -> OpenedReview:
-    """The review, unless nobody waits for it any more: then it is let go."""
-    if report.cancelled():
-        opened.session.close()
-        raise CancelledError("Stopped.")
-    return opened

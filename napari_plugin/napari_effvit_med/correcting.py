@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from effvit_med.errors import InputError
 from napari_effvit_med.doubt_map import DoubtMap
 from napari_effvit_med.doubt_queue import DoubtQueue
+from napari_effvit_med.layers import DisplayGrid
 from napari_effvit_med.marks import PromptMarks
 from napari_effvit_med.opening import OpenedReview
 from napari_effvit_med.rows import MeasurementRow
@@ -131,33 +135,36 @@ class Corrections:
         if self._painted_with is None:
             self._painted_with = (_KINDS.get(str(self.layer.mode), "script"), int(self.layer.selected_label))
 
-    def _adopt(self) -> None:
-        """Take over what napari's own tools wrote."""
-        if self._painted_with is None or self.opened is None or self._quick is None:
+    def _adopt(self, *, anyway: bool = False) -> None:
+        """Take over what napari's own tools wrote, or what is in another array that somebody gave the layer.
+
+        Args:
+            anyway: look for it also where napari told of nothing, as before saving.
+        """
+        if self.opened is None or self._quick is None:
             return
-        (kind, value), self._painted_with = self._painted_with, None
-        opened, layer = self.opened, self.layer
-        session = opened.session
-        foreign = None if np.may_share_memory(layer.data, session.labels) else layer.data
-        if foreign is not None and foreign.shape != opened.grid.shape:
-            self._say(
-                "The labels were replaced by others of another shape; they are not part of the review.", error=True
-            )
+        opened, layer, session = self.opened, self.layer, self.opened.session
+        is_ours = isinstance(layer.data, np.ndarray) and np.may_share_memory(layer.data, session.labels)
+        if is_ours and not anyway and self._painted_with is None:
             return
+        told = not is_ours or self._painted_with is not None
+        (kind, value), self._painted_with = self._painted_with or ("script", 0), None
+        foreign = None if is_ours else layer.data
+        if foreign is not None:
+            layer.data = opened.grid.view(session.labels)  # from now on strokes are painted there again
 
         def work() -> Any:
-            if foreign is not None:  # somebody gave the layer another array
-                opened.grid.view(session.labels)[...] = foreign
+            if foreign is not None:
+                take_over(foreign, session.labels, opened.grid)
             known = value if value in session.states else 0
             change = session.adopt(None, kind=kind, value=known)
             opened.settled.note(change)
             return change
 
         def show(answer: Answer) -> None:
-            if foreign is not None:
-                layer.data = opened.grid.view(session.labels)
-            self._took(answer)
-            layer.refresh(extent=False, highlight=False, thumbnail=False)  # what was locked, or not known, is back
+            if told or isinstance(answer, Failed) or len(answer.value):
+                self._took(answer)
+                layer.refresh(extent=False, highlight=False, thumbnail=False)  # what was locked, or not known, is back
 
         self._quick.put(work, show)
 
@@ -200,6 +207,20 @@ class Corrections:
             session = self.opened.session
             self._put(lambda: session.set_locked(value, locked), self._took)
 
+    def _put_slowly(self, work: Callable[[], Any], then: Callable[[Answer], Any]) -> None:
+        """Do something long after all corrections that were asked for before, also if the review closes meanwhile."""
+        if self._quick is None or self._slow is None:
+            return
+        self._adopt(anyway=True)
+        ready = threading.Event()
+        self._quick.put(ready.set)
+
+        def work_then() -> Any:
+            ready.wait()
+            return work()
+
+        self._slow.put(work_then, then)
+
     def _put(self, work: Callable[[], Any], then: Callable[[Answer], Any]) -> None:
         """Do something after what was painted before."""
         self._adopt()
@@ -235,3 +256,26 @@ class Corrections:
 
     def _note_saved(self) -> None:
         self._saved = f"All work saved at {datetime.now().astimezone():%H:%M:%S}"
+
+
+def take_over(foreign: Any, labels: npt.NDArray[np.unsignedinteger], grid: DisplayGrid) -> None:
+    """Write the labels of another array, as it is shown, into those of a review.
+
+    Args:
+        foreign: what somebody gave the layer.
+        labels: of the review, changed in place.
+        grid: how they are shown.
+
+    Raises:
+        InputError: if it is of another shape, or holds what is no label; then nothing is written.
+    """
+    if tuple(foreign.shape) != grid.shape:
+        raise InputError(
+            f"Labels of the shape {tuple(foreign.shape)} were put in place of those under review, which have "
+            f"{grid.shape}; they are not part of the review."
+        )
+    values = grid.unview(np.asarray(foreign))
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > np.iinfo(labels.dtype).max:
+        raise InputError(f"Labels with values from {low} to {high} are not part of the review, which has none such.")
+    labels[...] = values

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari_effvit_med.correcting import Answer, Corrections
 from napari_effvit_med.doubt_map import invert
 from napari_effvit_med.layers import record_of
-from napari_effvit_med.looking import find_middle, look_at
+from napari_effvit_med.looking import find_middle, look_at, slider_axis
 from napari_effvit_med.opening import DONE_STATES, OpenedReview
 from napari_effvit_med.rows import DoubtRow, MeasurementRow, StructureRow, rows_of_measurements
 from napari_effvit_med.tasks import Finished, Worker
@@ -58,12 +58,15 @@ class ReviewDesk(Corrections):
         """
         if self.opened is None:
             return
-        self._adopt()
+        self._adopt(anyway=True)
         opened, self.opened = self.opened, None
-        for worker in (self._quick, self._slow):
-            if worker is not None:
-                worker.close(timeout_s)
-        opened.session.close()
+        quick, slow = self._quick, self._slow
+        if quick is not None and slow is not None:
+            quick.put(opened.session.close)  # the last thing, however long what was asked for before takes
+            quick.close(timeout_s)
+            slow.close(timeout_s if self.saving else 0)
+            for worker in (quick, slow):
+                worker.poll()  # what went wrong is told
         self._marks.remove()
         self._doubt_map.remove()
         self.viewer.layers.events.removed.disconnect(self._removed)
@@ -137,7 +140,7 @@ class ReviewDesk(Corrections):
         axis = self._slider_axis()
         index = np.array(self.layer.world_to_data(self.viewer.dims.point), dtype=float)
         index[axis] = number
-        self.viewer.dims.set_point(axis, self.layer.data_to_world(index)[axis])
+        self.viewer.dims.set_point(self.viewer.dims.ndim - 3 + axis, self.layer.data_to_world(index)[axis])
 
     def choose(self, value: int, *, jump: bool = True) -> None:
         """Take a structure to look at and to correct.
@@ -261,7 +264,7 @@ class ReviewDesk(Corrections):
                 self.measured = answer.value
                 self.on_change()
 
-        self._slow.put(work, show)
+        self._put_slowly(work, show)
 
     def save(self, output: Path, types: Sequence[str]) -> None:
         """Save labels, measurements and the record of the review.
@@ -275,7 +278,7 @@ class ReviewDesk(Corrections):
         if self.saving:
             self._say("Files are being written already.", error=True)
             return
-        opened, slow = self.opened, self._slow
+        opened = self.opened
         self.saving = True
         self._say(f"Saving into {output} ...")
 
@@ -286,14 +289,12 @@ class ReviewDesk(Corrections):
 
         def show(answer: Answer) -> None:
             self.saving = False
-            if self._heard(answer) and isinstance(answer, Finished):
+            self._heard(answer)
+            if isinstance(answer, Finished):
                 lines = [f"Saved {', '.join(path.name for path in answer.value.files.values())} in {output}."]
                 self._say("\n".join([*lines, *dict.fromkeys(each.message for each in answer.value.findings)]))
 
-        def begin(_: Answer) -> None:
-            slow.put(work, show)
-
-        self._put(lambda: None, begin)  # what was corrected before is part of it
+        self._put_slowly(work, show)  # what was corrected before is part of it
         self.on_change()
 
     def _show_middle(self, answer: Answer) -> None:
@@ -314,4 +315,4 @@ class ReviewDesk(Corrections):
 
     def _slider_axis(self) -> int:
         """The axis of the data that the slider moves along; the first in three dimensions."""
-        return int(self.viewer.dims.order[-3])
+        return slider_axis(self.viewer)

@@ -23,15 +23,27 @@ def look_at(viewer: Any, layer: Any, index: npt.ArrayLike, corners: npt.ArrayLik
         corners: (2, 3) of what holds it.
     """
     place = np.asarray(layer.data_to_world(np.asarray(index, dtype=float)), dtype=float)
-    viewer.dims.set_point(range(3), place.tolist())  # at once: every call slices all layers anew
+    more = viewer.dims.ndim - 3
+    viewer.dims.set_point(range(more, more + 3), place.tolist())  # at once: every call slices all layers anew
     ends = np.stack([layer.data_to_world(corner) for corner in np.asarray(corners, dtype=float)])
-    shown = list(viewer.dims.displayed)
+    shown = [axis - more for axis in viewer.dims.displayed]
+    if min(shown) < 0:  # something else than space is shown
+        return
     camera = camera_of(viewer)
     camera.center = tuple(place[axis] for axis in shown) if len(shown) == 3 else (0.0, *(place[axis] for axis in shown))
     extent_mm = max(CLOSEST_MM, _MARGIN * float(np.ptp(ends, axis=0)[shown].max()))
     size = canvas_size(viewer)
     if size:
         camera.zoom = min(size) / extent_mm
+
+
+def slider_axis(viewer: Any) -> int:
+    """The axis of a scan that the slider moves along, also beside a layer of more axes; the first in three dimensions.
+
+    Args:
+        viewer: napari's viewer or its model.
+    """
+    return max(0, int(viewer.dims.order[-3]) - (int(viewer.dims.ndim) - 3))
 
 
 def camera_of(viewer: Any) -> Any:

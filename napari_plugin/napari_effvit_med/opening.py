@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.errors import OutputError
+from effvit_med.errors import InputError, OutputError
 from effvit_med.volume import Finding, Segmentation, Volume
 from effvit_med.volume.measurements import Measurement
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, DisplayGrid, LayerRecord
@@ -19,12 +19,13 @@ from napari_effvit_med.reading import LayerData, as_labels_layer
 
 if TYPE_CHECKING:
     from effvit_med.engine import Model
+    from effvit_med.io import Predecessor
     from effvit_med.review import Doubt, ReviewSession, VoxelChange
 
 Reasons = tuple[tuple[int, Finding], ...]
 
 DONE_STATES = frozenset({"accepted", "rejected"})
-_REASONS = "reasons"
+_REASONS, _PREDECESSOR = "reasons", "predecessor"
 
 
 class SettledPlaces:
@@ -95,7 +96,7 @@ class OpenedReview:
         reasons: what the rules say against structures.
         settled: what is in no doubt any more.
         survey: what is in doubt as it is opened.
-        predecessor: the DICOM SEG that is reviewed, if it was opened from one.
+        predecessor: what names the DICOM SEG that is reviewed, if it was opened from one.
     """
 
     session: ReviewSession
@@ -105,7 +106,7 @@ class OpenedReview:
     reasons: Reasons
     settled: SettledPlaces
     survey: DoubtSurvey
-    predecessor: Path | None = None
+    predecessor: Predecessor | None = None
 
 
 def start_review(
@@ -131,18 +132,21 @@ def start_review(
     Raises:
         OutputError: if something cannot be written, or the scan is shown resampled: its labels could not be painted.
         GeometryError: if the labels do not lie on the scan.
+        InputError: if the predecessor cannot be read.
     """
+    from effvit_med.io import read_predecessor
     from effvit_med.review import ReviewSession
     from effvit_med.review.existing import note_source
 
+    before = None if predecessor is None else read_predecessor(predecessor)
     if segmentation.provenance.source is None:
         segmentation = segmentation.with_provenance(replace(segmentation.provenance, source=volume.source))
     note = {**note_source(volume), _REASONS: [[value, each.code, each.message] for value, each in reasons]}
-    if predecessor is not None:
-        note["predecessor"] = predecessor.name
+    if before is not None:
+        note[_PREDECESSOR] = asdict(before)
     folder = _new_folder(root, segmentation.provenance.identity())
     session = ReviewSession.start(folder, segmentation, note)
-    return _show(session, volume, frame, name, reasons, predecessor)
+    return _show(session, volume, frame, name, reasons, before)
 
 
 def resume_review(folder: Path, volume: Volume, frame: DisplayFrame, name: str) -> OpenedReview:
@@ -155,17 +159,26 @@ def resume_review(folder: Path, volume: Volume, frame: DisplayFrame, name: str) 
         name: of the scan's layer.
 
     Raises:
-        InputError: if the review is damaged.
+        InputError: if the review is damaged, or is of another scan.
         SettingsError: if another program has it.
         OutputError: as of `start_review`.
         GeometryError: if the review is of another grid.
     """
+    from effvit_med.io import Predecessor
     from effvit_med.review import ReviewSession
+    from effvit_med.review.existing import is_review_of
 
     session = ReviewSession.resume(folder)
-    written = session.source_note.get(_REASONS, ())
-    reasons = tuple((int(value), Finding(code, message)) for value, code, message in written)
-    return _show(session, volume, frame, name, reasons, None)
+    try:
+        if not is_review_of(session, volume):
+            raise InputError(f"The review in {folder} is of another scan than {name}; choose the scan it belongs to.")
+        note = session.source_note
+        reasons = tuple((int(value), Finding(code, message)) for value, code, message in note.get(_REASONS, ()))
+        before = Predecessor(**note[_PREDECESSOR]) if _PREDECESSOR in note else None
+    except BaseException:
+        session.close()
+        raise
+    return _show(session, volume, frame, name, reasons, before)
 
 
 def survey_doubts(session: ReviewSession, settled: SettledPlaces, reasons: Reasons) -> DoubtSurvey:
@@ -193,10 +206,13 @@ def _show(
     frame: DisplayFrame,
     name: str,
     reasons: Reasons,
-    predecessor: Path | None,
+    predecessor: Predecessor | None,
 ) -> OpenedReview:
     """The session with all that is shown of it; it is closed if that cannot be made."""
+    from effvit_med.review.saving import check_scan
+
     try:
+        check_scan(session, volume)
         shown = Segmentation(session.labels, session.geometry, session.table, session.provenance)
         data, arguments, kind = as_labels_layer(shown, frame, f"{name} structures", volume)
         record = arguments["metadata"][METADATA_KEY]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_effvit_med.layers import DisplayGrid, record_of
+from napari_effvit_med.looking import slider_axis
 
 if TYPE_CHECKING:
     from napari_effvit_med.desk import ReviewDesk
@@ -73,7 +74,7 @@ class PromptPointer:
         if record is None or value is None:
             return
         shown = np.stack([layer.world_to_data(place) for place in places])
-        axis = int(self._viewer.dims.order[-3])
+        axis = slider_axis(self._viewer)
         shown[:, axis] = np.round(shown[0, axis])
         if not _inside(shown[0], record.grid):
             self._say("You pointed outside the scan.", error=True)

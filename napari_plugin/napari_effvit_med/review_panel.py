@@ -24,6 +24,7 @@ from napari_effvit_med.doubt_strip import DoubtStrip
 from napari_effvit_med.doubts_view import DoubtsView
 from napari_effvit_med.keys import MOUSE_SHORTCUTS, SHORTCUTS, KeyBindings
 from napari_effvit_med.measurements_view import MeasurementsView
+from napari_effvit_med.opening import OpenedReview
 from napari_effvit_med.pointing import TOOLS, PromptPointer
 from napari_effvit_med.settings import PluginSettings
 from napari_effvit_med.structures_view import StructuresView
@@ -56,6 +57,7 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self._desk, self._settings, self._say = desk, settings, say
         self._shown_doubts: object = None
         self._measured: object = None
+        self._allowed_for: OpenedReview | None = None
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         self.review_box, self.finish_box = self._make_review(), self._make_finish()
@@ -156,6 +158,8 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.doubt_check.setChecked(False)
             return
         self.doubt_check.setEnabled(opened.session.confidence is not None)
+        if opened is not self._allowed_for:
+            self._allow_types(opened)
         self.structures.set_rows(desk.structure_rows())
         if self.structures.selected != desk.current:
             self.structures.select(desk.current)
@@ -176,6 +180,18 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.measurements.setVisible(bool(desk.measured))
         self.folder.setText(f"{desk.saved}, in {opened.session.folder}")
 
+    def _allow_types(self, opened: OpenedReview) -> None:
+        """Offer only what the scan can be saved as, else nothing at all would be saved."""
+        from effvit_med.io import why_no_dicom_seg
+
+        self._allowed_for = opened
+        reason = why_no_dicom_seg(opened.volume)
+        self.seg_check.setEnabled(reason is None)
+        self.seg_check.setToolTip(reason.message if reason else "")
+        regular = opened.volume.geometry.is_regular
+        self.nifti_check.setEnabled(regular)
+        self.nifti_check.setToolTip("" if regular else "NIfTI cannot hold slices at unequal distances.")
+
     def release(self) -> None:
         """Give keys, mouse and events of the viewer back."""
         self._keys.release()
@@ -184,9 +200,9 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self._desk.viewer.dims.events.order.disconnect(self._follow_order)
 
     def output_types(self) -> list[str]:
-        """What is saved."""
+        """What is saved: what is wanted and the scan allows."""
         checks = {"dicom-seg": self.seg_check, "nifti": self.nifti_check}
-        return [kind for kind, check in checks.items() if check.isChecked()]
+        return [kind for kind, check in checks.items() if check.isChecked() and check.isEnabled()]
 
     def _save_here(self) -> None:
         if self._desk.opened is not None:

@@ -21,10 +21,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_effvit_med.controller import Controller, Result
+from napari_effvit_med.controller import Controller
 from napari_effvit_med.foot import FoundTable, PanelFoot
 from napari_effvit_med.layers import record_of
 from napari_effvit_med.letters import describe_world
+from napari_effvit_med.outcomes import Result
 from napari_effvit_med.overlay import OrientationLetters
 from napari_effvit_med.review_panel import ReviewPanel
 from napari_effvit_med.settings import read_settings
@@ -242,7 +243,8 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.controller.choose_model(Path(folder))
 
     def _set_device(self, device: str) -> None:
-        self.controller.device = device
+        self.controller.device, self.controller.expected = device, ""
+        self.time_button.setText("How long?")
 
     def _layer(self, offered: tuple[Any, ...] | None = None) -> Any:
         """The image layer that is chosen among those that are listed; None if there is none."""

@@ -77,14 +77,26 @@ def test_settled_places_count_up_to_their_end(tmp_path: Path) -> None:
     opened.session.close()
 
 
-def test_the_predecessor_is_noted_by_its_name(tmp_path: Path) -> None:
-    """The record has the name of the file, and not where it lies."""
-    path = tmp_path / "private" / "a.seg.dcm"
+def test_the_predecessor_is_noted_by_its_uids(tmp_path: Path) -> None:
+    """The note has no path of it; a review that goes on still names it, also when its file is gone."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+
+    path, made = tmp_path / "a.seg.dcm", pydicom.Dataset()
+    made.SOPClassUID, made.SOPInstanceUID = SegmentationStorage, "1.2.3"
+    made.SeriesInstanceUID, made.StudyInstanceUID = "1.2.4", "1.2.5"
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.save_as(path, enforce_file_format=True)
     opened = start_review(make_scan(), make_result(), tmp_path / "r", DisplayFrame(), "scan", (), path)
-    assert opened.predecessor == path
-    assert opened.session.source_note["predecessor"] == "a.seg.dcm"
     opened.session.close()
-    assert "private" not in (opened.session.folder / "review.jsonl").read_text(encoding="utf-8")
+    path.unlink()
+    again = resume_review(opened.session.folder, make_scan(), DisplayFrame(), "scan")
+    assert again.predecessor == opened.predecessor
+    assert again.predecessor is not None
+    assert again.predecessor.sop_instance_uid == "1.2.3"
+    assert "a.seg" not in str(again.session.source_note)
+    again.session.close()
 
 
 def test_folders_say_when_and_what_but_not_of_whom(tmp_path: Path) -> None:

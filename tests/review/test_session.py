@@ -149,7 +149,7 @@ def test_painting_that_is_not_adopted_does_no_harm(session: ReviewSession) -> No
     flat = places(session, 0)[:6]
     session.labels.reshape(-1)[flat[:4]] = KIDNEY
     session.apply(flat[2:], LIVER, kind="click", value=LIVER)
-    assert session.labels.reshape(-1)[flat].tolist() == [KIDNEY] * 2 + [LIVER] * 4
+    assert session.labels.reshape(-1)[flat].tolist() == [KIDNEY] * 4 + [LIVER] * 2
     session.undo()
     session.adopt(flat[:4], kind="brush", value=KIDNEY)
     now = session.labels.copy()
