@@ -81,7 +81,7 @@ def _algorithms(seg: Path) -> dict[str, str]:
     return {item.SegmentLabel: item.SegmentAlgorithmType for item in pydicom.dcmread(seg).SegmentSequence}
 
 
-def _is_label(reader: Reader, labels: np.ndarray) -> None:
+def _expect(reader: Reader, labels: np.ndarray) -> None:
     reader.settle()
     np.testing.assert_array_equal(reader.session.labels, labels)
 
@@ -106,9 +106,9 @@ def _correct(reader: Reader, value: int, place: tuple[int, int, int]) -> None:
     removed = session.labels.copy()
     assert (start[place], removed[place]) == (value, 0)
     hand.key(Qt.Key.Key_Z, CTRL)
-    _is_label(reader, start)
+    _expect(reader, start)
     hand.key(Qt.Key.Key_Z, CTRL | SHIFT)
-    _is_label(reader, removed)
+    _expect(reader, removed)
 
     missing = np.argwhere((removed == 0) & (start == 0))
     back = tuple(map(int, missing[np.abs(missing - place).sum(axis=1).argmin()]))
@@ -117,9 +117,9 @@ def _correct(reader: Reader, value: int, place: tuple[int, int, int]) -> None:
     assert session.labels[back] == value
     added = session.labels.copy()
     hand.key(Qt.Key.Key_Z, CTRL)
-    _is_label(reader, removed)
+    _expect(reader, removed)
     reader.press(reader.panel.review.redo_button)
-    _is_label(reader, added)
+    _expect(reader, added)
 
     world = hand.look_at(layer, grid.from_index(place))
     hand.drag([np.add(world, (0, 0, across)) for across in (0, 12, 24, 36)], CTRL)
