@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from effvit_med.errors import EffvitError, InputError, OutputError
 from effvit_med.volume import Volume
 from napari_effvit_med.desk import ReviewDesk
+from napari_effvit_med.doubt_map import ASIDE
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, record_of
 from napari_effvit_med.opening import OpenedReview, judge, resume_review, start_review
 from napari_effvit_med.outcomes import Result, keep_unless_cancelled, let_go
@@ -132,6 +133,7 @@ class Controller(TaskRunner):
             layer
             for layer in self.viewer.layers
             if type(layer).__name__ == "Image" and layer.ndim == 3 and not layer.rgb and not layer.multiscale
+            if not layer.metadata.get(ASIDE)
         )
 
     def found_review(self) -> FoundReview | None:

@@ -71,6 +71,7 @@ class Corrections:
         self._marks = PromptMarks(viewer)
         self._doubt_map = DoubtMap(viewer)
         self._painted_with: tuple[str, int] | None = None
+        self._looks = 0
         self._saved = ""
 
     def poll(self) -> None:
@@ -80,7 +81,7 @@ class Corrections:
             if worker is not None:
                 worker.poll()
         if self.opened is not None and self._slow is not None and not self.busy and not self._slow.unfinished:
-            self.queue.survey(self.opened, self._slow, self._surveyed)
+            self.queue.survey(self.opened, self._slow, lambda: self.busy, self._surveyed)
 
     @property
     def busy(self) -> bool:
@@ -193,6 +194,11 @@ class Corrections:
         """Bring a structure back to the automatic result."""
         if self.opened is not None and self._quick is not None:
             session = self.opened.session
+            if value in session.locked:
+                self._say(
+                    f"{session.table.by_value(value).name} is locked, so it is not reset. Unlock it first.", error=True
+                )
+                return
             self._put(lambda: session.reset(value), lambda answer: self._took(answer, backwards=True))
 
     def set_state(self, value: int, state: str) -> None:
@@ -227,14 +233,15 @@ class Corrections:
         if self._quick is not None:
             self._quick.put(work, then)
 
-    def _took(self, answer: Answer, *, backwards: bool = False) -> bool:
+    def _took(self, answer: Answer, *, backwards: bool = False, surveys: bool = True) -> bool:
         """Show what a step of the review changed; whether it went well."""
         if not self._heard(answer) or self.layer is None:
             return False
         self.layer.refresh(extent=False, highlight=False, thumbnail=False)
         self._note_saved()
-        self.queue.note_change(backwards=backwards)
-        self.measured = ()
+        if surveys:
+            self.queue.note_change(backwards=backwards)
+            self.measured = ()
         self.on_change()
         return True
 

@@ -30,7 +30,10 @@ class ReviewDesk(Corrections):
         Args:
             opened: as `napari_effvit_med.opening` makes it.
         """
+        before = self.layer
         self.close()
+        if before is not None and before in self.viewer.layers:
+            before.visible = False  # what is painted there is not part of any review any more
         self.opened = opened
         self._quick, self._slow = Worker("Correcting", inline=self._inline), Worker("Saving", inline=self._inline)
         data, arguments, _ = opened.layer
@@ -137,6 +140,7 @@ class ReviewDesk(Corrections):
         """Look at a slice of the strip."""
         if self.layer is None:
             return
+        self._looks += 1
         axis = self._slider_axis()
         index = np.array(self.layer.world_to_data(self.viewer.dims.point), dtype=float)
         index[axis] = number
@@ -156,14 +160,16 @@ class ReviewDesk(Corrections):
         if self.layer.selected_label != value:
             self.layer.selected_label = value
         if session.states[value] == "unseen":
-            self._put(lambda: session.set_state(value, "looked"), self._took)
+            self._put(lambda: session.set_state(value, "looked"), lambda answer: self._took(answer, surveys=False))
+        self._looks += 1
         if jump:
             number = self.queue.first_of(value)
             if number is not None:
                 self.jump(number)
             else:
                 axis = self.opened.grid.axes[self._slider_axis()]
-                self._quick.put(lambda: find_middle(session.labels, axis, value), self._show_middle)
+                look = self._looks
+                self._quick.put(lambda: find_middle(session.labels, axis, value), lambda a: self._show_middle(a, look))
         self._mark()
         self.on_change()
 
@@ -204,6 +210,7 @@ class ReviewDesk(Corrections):
         """
         if self.opened is None or self.layer is None or not 0 <= number < len(self.doubts):
             return
+        self._looks += 1
         doubt, grid = self.queue.go_to(number), self.opened.grid
         corners = grid.from_index([[a for a, _ in doubt.box], [b - 1 for _, b in doubt.box]])
         look_at(self.viewer, self.layer, grid.from_index(doubt.index), corners)
@@ -297,8 +304,10 @@ class ReviewDesk(Corrections):
         self._put_slowly(work, show)  # what was corrected before is part of it
         self.on_change()
 
-    def _show_middle(self, answer: Answer) -> None:
-        if isinstance(answer, Finished) and answer.value is not None and self.opened is not None:
+    def _show_middle(self, answer: Answer, look: int) -> None:
+        """Go to where a structure is, unless the user went elsewhere meanwhile."""
+        wanted = self.opened is not None and look == self._looks
+        if isinstance(answer, Finished) and answer.value is not None and self.opened is not None and wanted:
             index, corners = (self.opened.grid.from_index(each) for each in answer.value)
             look_at(self.viewer, self.layer, index, corners)
 

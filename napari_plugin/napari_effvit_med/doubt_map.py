@@ -11,6 +11,8 @@ import numpy.typing as npt
 from napari_effvit_med.layers import DisplayGrid
 
 NAME = "doubt"
+ASIDE = "effvit_med_aside"
+"""A layer with this in its metadata is no scan."""
 _LEAST = 20
 """Below this (of 255) nothing glows: the network was nearly sure."""
 
@@ -43,7 +45,9 @@ class DoubtMap:
         self.remove()
         active = self._viewer.layers.selection.active
         looks = {"colormap": "inferno", "blending": "additive", "contrast_limits": (_LEAST, 255), "opacity": 0.8}
-        self._layer = self._viewer.add_image(grid.view(doubt), name=NAME, rgb=False, **looks, **grid.layer_arguments())
+        self._layer = self._viewer.add_image(
+            grid.view(doubt), name=NAME, metadata={ASIDE: True}, rgb=False, **looks, **grid.layer_arguments()
+        )
         self._viewer.layers.selection.active = active
 
     def remove(self) -> None:

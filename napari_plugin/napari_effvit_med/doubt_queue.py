@@ -118,12 +118,15 @@ class DoubtQueue:
         values = self._strips[grid.axes[axis]]
         return values[::-1] if grid.flips[axis] else values
 
-    def survey(self, opened: OpenedReview, slow: Worker, then: Callable[[Finished | Failed], None]) -> None:
+    def survey(
+        self, opened: OpenedReview, slow: Worker, is_busy: Callable[[], bool], then: Callable[[Finished | Failed], None]
+    ) -> None:
         """Look for doubts again if that is due.
 
         Args:
             opened: the review.
             slow: what works at it.
+            is_busy: whether corrections are under way.
             then: called with the answer, unless it is stale.
         """
         if not self.is_due or self.is_surveying:
@@ -137,8 +140,8 @@ class DoubtQueue:
 
         def show(answer: Finished | Failed) -> None:
             self.is_surveying = False
-            if self.is_due:  # corrected meanwhile: this answer is stale
-                self._anew = self._anew or anew
+            if self.is_due or is_busy():  # corrected meanwhile: this answer is stale
+                self.is_due, self._anew = True, self._anew or anew
                 return
             if isinstance(answer, Finished):
                 settled, survey = answer.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from effvit_med.errors import EffvitError
 from napari_effvit_med.state import Countdown, describe_seconds
 from napari_effvit_med.tasks import Event, Failed, Finished, Progressed, Task, Work
+
+log = logging.getLogger(__name__)
 
 Starter = Callable[[Task], Task]
 
@@ -108,3 +111,6 @@ class TaskRunner:
                 self._then(event.value)
             except EffvitError as error:
                 self.say(str(error), error=True)
+            except Exception as error:
+                log.exception("showing the result failed")
+                self.say(f"The result cannot be shown: {type(error).__name__}: {error}", error=True)

@@ -348,14 +348,15 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
                 if event.spontaneous() and not self._may_stop():
                     event.ignore()
                     return True
-                self.controller.close()
+                self.controller.stop()
             self._is_closing = True  # napari may still ask; it hides the window when that is answered with yes
         elif event.type() == QEvent.Type.Hide and self._is_closing and not event.spontaneous():
             self.close()
         return False
 
     def _may_stop(self) -> bool:
-        text = f"{self.controller.unfinished} is not finished. Stop it and close?"
+        what = "Wait for it" if self.controller.desk.saving else "Stop it"
+        text = f"{self.controller.unfinished} is not finished. {what} and close?"
         return bool(QMessageBox.question(self, "effvit-med", text) == QMessageBox.StandardButton.Yes)
 
     def changeEvent(self, event: Any) -> None:  # noqa: N802  Qt's name

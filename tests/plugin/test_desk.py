@@ -282,3 +282,27 @@ def test_the_marks_can_be_deleted(made: Desk) -> None:
 def test_the_scan_of_a_test_is_as_the_labels_say() -> None:
     """The block that the click grows into is bright."""
     assert make_scan().array[MISSING] > 80
+
+
+def test_resetting_a_locked_structure_says_why_not(made: Desk) -> None:
+    """Nothing happens in silence."""
+    made.desk.set_locked(LIVER, True)
+    made.settle()
+    made.desk.reset(LIVER)
+    assert made.said[-1] == ("liver is locked, so it is not reset. Unlock it first.", True)
+
+
+def test_another_review_hides_the_labels_of_the_one_before(made: Desk, tmp_path: Path) -> None:
+    """Nobody paints by mistake on labels that no review follows any more."""
+    before = made.desk.layer
+    made.desk.open(make_review(tmp_path / "others"))
+    assert not before.visible
+    assert made.desk.layer.visible
+
+
+def test_an_answer_that_comes_late_does_not_move_the_view(made: Desk) -> None:
+    """Who chose a structure and went elsewhere stays there."""
+    made.desk.choose(SPLEEN)
+    made.desk.go_to_slice(11)
+    made.settle()
+    assert made.desk.slice_number() == 11

@@ -10,7 +10,10 @@ import pytest
 from tests.plugin.parts import make_review, wait_for
 
 components = pytest.importorskip("napari.components", reason="napari is not here: pip install '.[napari]'")
-from napari_effvit_med.desk import ReviewDesk  # noqa: E402  after the check above
+from napari_effvit_med.controller import Controller  # noqa: E402  after the check above
+from napari_effvit_med.desk import ReviewDesk  # noqa: E402
+from napari_effvit_med.settings import PluginSettings  # noqa: E402
+from napari_effvit_med.tasks import Task  # noqa: E402
 
 
 def _desk(folder: Path, *, confidence: bool = True) -> ReviewDesk:
@@ -44,3 +47,16 @@ def test_without_confidence_there_is_nothing_to_show(tmp_path: Path) -> None:
     wait_for(lambda: not desk.settling, desk.poll)
     assert "doubt" not in desk.viewer.layers
     desk.close()
+
+
+def test_the_layer_of_doubt_is_no_scan(tmp_path: Path) -> None:
+    """It is not offered to be segmented."""
+    controller = Controller(
+        components.ViewerModel(), start=Task.run_here, settings=PluginSettings(reviews_folder=tmp_path)
+    )
+    controller.desk.open(make_review(tmp_path / "reviews"))
+    controller.desk.show_doubt(True)
+    controller.poll()
+    assert "doubt" in controller.viewer.layers
+    assert controller.image_layers() == ()
+    controller.close()

@@ -287,7 +287,7 @@ def test_closing_the_window_while_files_are_written_asks(
     event = Close()
     assert scene.panel.eventFilter(scene.panel.window(), event) is not stop
     assert event.ignored is not stop
-    assert asked == ["Saving is not finished. Stop it and close?"]
+    assert asked == ["Saving is not finished. Wait for it and close?"]
     assert (scene.desk.opened is None) is stop
     scene.settle()
 
