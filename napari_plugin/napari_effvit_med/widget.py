@@ -32,7 +32,7 @@ from napari_effvit_med.settings import read_settings
 from napari_effvit_med.state import DEVICES, ScanRow
 from napari_effvit_med.windows import windows_for
 
-POLL_MS = 50
+POLL_MS = 20
 _MARKS = {"read": "", "findings": "⚠ ", "refused": "✖ "}
 
 
