@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effvit_med.errors import EffvitError, InputError, OutputError
+from effvit_med.errors import EffvitError, InputError
 from effvit_med.volume import Volume
 from napari_effvit_med.desk import ReviewDesk
 from napari_effvit_med.doubt_map import ASIDE
@@ -172,10 +172,8 @@ class Controller(TaskRunner):
         Args:
             layer: one of `image_layers`.
         """
-        try:
-            volume = volume_of(layer)
-        except EffvitError as error:
-            self.say(str(error), error=True)
+        volume = self._scan_of(layer)
+        if volume is None:
             return
         card, device, name = self.card, self.device, str(layer.name)
         record = record_of(layer.metadata)
@@ -199,7 +197,7 @@ class Controller(TaskRunner):
             report("review", 0, 0)
             try:
                 opened = start_review(volume, segmentation, root, frame, name, reasons)
-            except OutputError as error:  # what took so long is shown all the same
+            except EffvitError as error:  # what took so long is shown all the same
                 data, arguments, kind = as_labels_layer(segmentation, frame, f"{name} structures", volume)
                 shown = (data, {**arguments, **looks}, kind)
                 return Result(volume, segmentation, rows, name, shown, remark=f"There is no review of it: {error}")
@@ -215,10 +213,8 @@ class Controller(TaskRunner):
         Args:
             layer: one of `image_layers`.
         """
-        try:
-            volume = volume_of(layer)
-        except EffvitError as error:
-            self.say(str(error), error=True)
+        volume = self._scan_of(layer)
+        if volume is None:
             return
         card, device, choice = self.card, self.device, self._choice
 
@@ -247,15 +243,10 @@ class Controller(TaskRunner):
             layer: the image layer of its scan.
         """
         record = record_of(layer.metadata)
-        frame, name, root = (
-            record.grid.frame if record else DisplayFrame(),
-            str(layer.name),
-            self.settings.reviews_folder,
-        )
-        try:
-            volume = volume_of(layer)
-        except EffvitError as error:
-            self.say(str(error), error=True)
+        frame, name = record.grid.frame if record else DisplayFrame(), str(layer.name)
+        root = self.settings.reviews_folder
+        volume = self._scan_of(layer)
+        if volume is None:
             return
         predecessor = seg_file_of(labels)
 
@@ -309,10 +300,8 @@ class Controller(TaskRunner):
             layer: the image layer of its scan.
         """
         record = record_of(layer.metadata)
-        try:
-            volume = volume_of(layer)
-        except EffvitError as error:
-            self.say(str(error), error=True)
+        volume = self._scan_of(layer)
+        if volume is None:
             return
         frame, name = record.grid.frame if record else DisplayFrame(), str(layer.name)
 
@@ -359,6 +348,14 @@ class Controller(TaskRunner):
         said = [f"{found} of {len(result.rows)} structures found on {device}.", doubt, result.remark]
         said += [finding.message for finding in result.segmentation.provenance.findings]
         self.say("\n".join(line for line in dict.fromkeys(said) if line), error=bool(doubt or result.remark))
+
+    def _scan_of(self, layer: Any) -> Volume | None:
+        """The scan of a layer; None where there is none, and then the user was told why."""
+        try:
+            return volume_of(layer)
+        except EffvitError as error:
+            self.say(str(error), error=True)
+            return None
 
     def _open_review(self, opened: OpenedReview) -> None:
         self.desk.on_change = self.on_change

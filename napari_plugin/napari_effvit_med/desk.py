@@ -39,9 +39,8 @@ class ReviewDesk(Corrections):
         data, arguments, _ = opened.layer
         self.layer = self.viewer.add_labels(data, **arguments)
         self._marks.prepare(self.layer)
-        self.layer.bind_key(
-            "Control-Z", lambda _: self.undo(), overwrite=True
-        )  # napari's own forgets, and tells nobody
+        # napari's own undo forgets, and tells nobody
+        self.layer.bind_key("Control-Z", lambda _: self.undo(), overwrite=True)
         self.layer.bind_key("Control-Shift-Z", lambda _: self.redo(), overwrite=True)
         self.layer.events.paint.connect(self._painted)
         self.layer.events.selected_label.connect(self._follow_label)

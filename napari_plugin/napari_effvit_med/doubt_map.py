@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from napari_effvit_med.layers import DisplayGrid
+from napari_effvit_med.own_layer import OwnLayer
 
 NAME = "doubt"
 ASIDE = "effvit_med_aside"
@@ -17,23 +15,8 @@ _LEAST = 20
 """Below this (of 255) nothing glows: the network was nearly sure."""
 
 
-class DoubtMap:
-    """An image layer of doubt, made when it is first wanted.
-
-    Args:
-        viewer: napari's viewer or its model.
-    """
-
-    def __init__(self, viewer: Any) -> None:
-        self._viewer = viewer
-        self._layer: Any = None
-
-    @property
-    def layer(self) -> Any:
-        """The layer; None before it was wanted and after it was deleted."""
-        if self._layer is not None and self._layer not in self._viewer.layers:
-            self._layer = None
-        return self._layer
+class DoubtMap(OwnLayer):
+    """An image layer of doubt, made when it is first wanted."""
 
     def show(self, doubt: npt.NDArray[np.uint8], grid: DisplayGrid) -> None:
         """Lay doubt over the scan; what is active stays so.
@@ -43,19 +26,12 @@ class DoubtMap:
             grid: how the scan is shown.
         """
         self.remove()
-        active = self._viewer.layers.selection.active
         looks = {"colormap": "inferno", "blending": "additive", "contrast_limits": (_LEAST, 255), "opacity": 0.8}
-        self._layer = self._viewer.add_image(
-            grid.view(doubt), name=NAME, metadata={ASIDE: True}, rgb=False, **looks, **grid.layer_arguments()
-        )
-        self._viewer.layers.selection.active = active
-
-    def remove(self) -> None:
-        """Take the layer away."""
-        if self.layer is not None:
-            with contextlib.suppress(ValueError):
-                self._viewer.layers.remove(self._layer)
-        self._layer = None
+        place = grid.layer_arguments()
+        with self._keep_selection():
+            self._layer = self._viewer.add_image(
+                grid.view(doubt), name=NAME, metadata={ASIDE: True}, rgb=False, **looks, **place
+            )
 
 
 def invert(confidence: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_effvit_med.layers import AXIS_LABELS, UNITS, DisplayGrid
+from napari_effvit_med.own_layer import OwnLayer
 
 if TYPE_CHECKING:
     from effvit_med.review.steps import Step
@@ -22,7 +22,7 @@ MOST = 400
 """So many points at most are shown, the newest ones."""
 
 
-class PromptMarks:
+class PromptMarks(OwnLayer):
     """Points where something was added (green) or removed (red) for the chosen structure.
 
     Args:
@@ -30,16 +30,8 @@ class PromptMarks:
     """
 
     def __init__(self, viewer: Any) -> None:
-        self._viewer = viewer
-        self._layer: Any = None
+        super().__init__(viewer)
         self._shown: tuple[npt.NDArray[np.float64], list[str]] = (np.zeros((0, 3)), [])
-
-    @property
-    def layer(self) -> Any:
-        """The layer of points; None before the first and after it was deleted."""
-        if self._layer is not None and self._layer not in self._viewer.layers:
-            self._layer = None
-        return self._layer
 
     def prepare(self, labels: Any) -> None:
         """Make the layer of points now, empty: napari takes half a second for its first, and no click should wait.
@@ -79,10 +71,7 @@ class PromptMarks:
 
     def remove(self) -> None:
         """Take the layer away."""
-        if self.layer is not None:
-            with contextlib.suppress(ValueError):
-                self._viewer.layers.remove(self._layer)
-        self._layer = None
+        super().remove()
         self._shown = (np.zeros((0, 3)), [])
 
     def _draw(self, points: npt.NDArray[np.float64], colours: list[str], labels: Any) -> None:
@@ -98,17 +87,14 @@ class PromptMarks:
             self._layer.face_color = colours
 
     def _make(self, points: npt.NDArray[np.float64], colours: list[str], labels: Any) -> None:
-        selected = set(self._viewer.layers.selection)
-        active = self._viewer.layers.selection.active
         size = SIZE_MM / float(np.min(labels.scale))
         looks = {"size": size, "border_width": 0, "opacity": 0.9, "name": NAME}
         place = {"scale": labels.scale, "translate": labels.translate, "units": UNITS, "axis_labels": AXIS_LABELS}
         if colours:
             looks["face_color"] = colours
-        self._layer = self._viewer.add_points(points, **looks, **place)
-        self._layer.editable = False
-        self._viewer.layers.selection = selected
-        self._viewer.layers.selection.active = active
+        with self._keep_selection():
+            self._layer = self._viewer.add_points(points, **looks, **place)
+            self._layer.editable = False
 
 
 def standing_prompts(steps: Iterable[Step], value: int | None) -> list[Prompt]:

@@ -139,6 +139,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.model_summary.setWordWrap(True)
         self.device = QComboBox()
         self.device.addItems(DEVICES)
+        self.device.setCurrentText(self.controller.device)
         self.device.currentTextChanged.connect(self._set_device)
         self.run_button = QPushButton("Segment")
         self.run_button.clicked.connect(self._segment)

@@ -19,7 +19,9 @@ pytest.importorskip("napari", reason="napari is not here: pip install '.[napari]
 pytest.importorskip("qtpy.QtWidgets", reason="no Qt binding can be loaded", exc_type=ImportError)
 from qtpy.QtCore import Qt
 
+from napari_effvit_med.controller import Controller
 from napari_effvit_med.sample import open_phantom, open_phantom_with_truth
+from napari_effvit_med.settings import PluginSettings
 from napari_effvit_med.widget import SegmentationPanel
 
 Wait = Callable[[Callable[[], bool]], None]
@@ -215,3 +217,10 @@ print(sorted(name for name in heavy if name in sys.modules and name not in with_
         pytest.skip("there is no display: run under xvfb-run")
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+def test_the_panel_shows_the_device_of_the_settings(viewer: Any) -> None:
+    """What the user prefers is what is chosen, and what will be used."""
+    panel = SegmentationPanel(viewer, Controller(viewer, settings=PluginSettings(device="cpu")))
+    assert panel.device.currentText() == panel.controller.device == "cpu"
+    panel.close()
