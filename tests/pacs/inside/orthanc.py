@@ -36,7 +36,9 @@ class Orthanc:
 
     def get(self, path: str) -> Any:
         """The JSON behind a path of its REST interface."""
-        return requests.get(self.rest + path, timeout=10).json()
+        answer = requests.get(self.rest + path, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
 
     def is_up(self) -> bool:
         """Whether it answers."""
@@ -48,7 +50,9 @@ class Orthanc:
     def find(self, level: str, **query: str) -> list[str]:
         """Its own names of what matches."""
         body = {"Level": level, "Query": query}
-        return requests.post(f"{self.rest}/tools/find", json=body, timeout=10).json()
+        answer = requests.post(f"{self.rest}/tools/find", json=body, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
 
     def file(self, name: str) -> bytes:
         """The bytes of an instance as it is stored."""
@@ -86,6 +90,7 @@ def running_orthanc(
         "StableAge": 1,
         "OverwriteInstances": True,
         "SaveJobs": False,
+        "JobsHistorySize": 1000,
         "LuaScripts": [str(script)] if autoroute else [],
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},

@@ -81,12 +81,11 @@ def test_a_segmentation_that_is_sent_on_goes_no_second_round(orthanc: Orthanc, t
 
 
 def _seg_jobs(orthanc: Orthanc, study: str) -> list[str]:
-    """Ended jobs that tried to send the segmentation of a study on."""
+    """Ended jobs that tried to send the segmentation of a study on, asked for in one request: jobs come and go."""
     segs = set(orthanc.find("Series", StudyInstanceUID=study, Modality="SEG"))
-    jobs = [orthanc.get(f"/jobs/{name}") for name in orthanc.get("/jobs")]
     return [
         job["ID"]
-        for job in jobs
+        for job in orthanc.get("/jobs?expand")
         if job["State"] in ("Success", "Failure") and segs & set(job["Content"].get("ParentResources", []))
     ]
 
