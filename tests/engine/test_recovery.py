@@ -263,9 +263,9 @@ _BATCH = """
     def predict(tiles):
         return network.logits(tiles)
 
-    tiles = torch.rand(48, 1, 48, 48, 48)
+    tiles = torch.rand(96, 1, 48, 48, 48)
     expected = torch.cat([predict(tile[None]) for tile in tiles])
-    leave(200)
+    leave(420)
     failed = fails(predict, tiles)
     recovering = Recovering(predict, network.output_stride, (32, 32, 32))
     scores = recovering(tiles)
@@ -291,7 +291,7 @@ _TAIL = """
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process by RLIMIT_AS")
 @pytest.mark.parametrize(
     ("body", "words"),
-    [(_BATCH, "of 48 tiles went through at a time"), (_WINDOWS, "of 160 x 160 x 160 voxels went through in windows")],
+    [(_BATCH, "of 96 tiles went through at a time"), (_WINDOWS, "of 160 x 160 x 160 voxels went through in windows")],
     ids=["batch", "windows"],
 )
 def test_a_run_that_truly_runs_out_of_memory_finishes(body: str, words: str) -> None:
