@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
 
 from benchmarks.report import describe_circumstances, make_table, write_report
 from effvit_med.engine import Segmenter, Settings, read_model
+from effvit_med.evaluation import mean_interval
 from effvit_med.io import read_nifti
 from effvit_med.training.data import read_datalist, write_phantom_dataset
 from effvit_med.volume import LabelTable, Volume
@@ -115,30 +115,13 @@ def compare_labels(found: LabelArray, exact: LabelArray, table: LabelTable, seed
     return scores
 
 
-def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean, bias-corrected and accelerated; NaN for fewer than 2 values.
-
-    Source:
-        Efron 1987, "Better bootstrap confidence intervals", Journal of the American Statistical Association 82.
-
-    Examples:
-        >>> bootstrap_interval([0.9, 0.9, 0.9])
-        (0.9, 0.9)
-    """
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    if min(values) == max(values):
-        return values[0], values[0]
-    interval = bootstrap((np.array(values),), np.mean, rng=np.random.default_rng(0)).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
 def summarise(scores: Sequence[Score], structure: str) -> Summary:
     """One row of the table."""
     ours = [score for score in scores if score.structure == structure]
     shown = [score for score in ours if score.dice is not None]
     dice = [score.dice for score in shown if score.dice is not None]
     errors = [score.volume_error_percent for score in shown]
+    interval = mean_interval(dice)
     nan = float("nan")
     return Summary(
         structure=structure,
@@ -148,7 +131,7 @@ def summarise(scores: Sequence[Score], structure: str) -> Summary:
         mean=statistics.fmean(dice) if dice else nan,
         sd=statistics.stdev(dice) if len(dice) > 1 else nan,
         minimum=min(dice, default=nan),
-        interval=bootstrap_interval(dice),
+        interval=(interval.low, interval.high),
         volume_error_percent=statistics.fmean(errors) if errors else nan,
         volume_error_abs_percent=statistics.fmean(map(abs, errors)) if errors else nan,
         target=TARGETS.get(structure),

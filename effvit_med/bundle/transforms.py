@@ -16,8 +16,8 @@ from torch import Tensor
 from effvit_med.bundle.metatensor import grid_of, scan_of, to_metatensor
 from effvit_med.engine.model import Model
 from effvit_med.engine.scoring import grid_stride
-from effvit_med.errors import GeometryError, InputError
-from effvit_med.io import open_input, read_case, read_nifti
+from effvit_med.errors import GeometryError
+from effvit_med.io import read_scan
 from effvit_med.transforms import label_grid, prepare, prepare_labels, strided_grid
 from effvit_med.volume import Geometry, Source, Volume
 
@@ -40,7 +40,7 @@ class LoadVolumed(MapTransform):  # type: ignore[misc]  # MONAI is not typed
         """The entries with paths replaced by MetaTensors."""
         result = dict(data)
         for key in self.key_iterator(result):
-            volume = _read_one(Path(result[key]))
+            volume = read_scan(Path(result[key]))
             result[key] = to_metatensor(torch.from_numpy(volume.array)[None].float(), volume.geometry, volume)
         return result
 
@@ -195,13 +195,3 @@ def _check_same_place(one: Geometry, one_source: Source | None, other: Geometry,
 
 def _name(source: Source | None) -> str:
     return str(source.files[0].path) if source else "a volume made in memory"
-
-
-def _read_one(path: Path) -> Volume:
-    if path.is_file() and path.name.lower().endswith((".nii", ".nii.gz")):
-        return read_nifti(path)  # also label maps that effvit-med wrote, which are no cases to segment
-    with open_input(path) as found:
-        if len(found.cases) != 1:
-            refused = "; ".join(f"{case.case_id}: {case.message}" for case in found.refused)
-            raise InputError(f"{path} holds {len(found.cases)} cases to read, not one. {refused}".strip())
-        return read_case(found.cases[0])

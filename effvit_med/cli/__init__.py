@@ -16,6 +16,7 @@ from effvit_med.cli import (  # noqa: F401  a command is there once its module i
     catalogue,
     clustering,
     deploying,
+    evaluating,
     inspecting,
     reporting,
 )

@@ -17,7 +17,7 @@ from effvit_med.io.find import (
 from effvit_med.io.nifti import read_nifti, write_confidence, write_nifti, write_volume
 from effvit_med.io.nrrd import write_nrrd
 from effvit_med.io.overlay import write_overlay
-from effvit_med.io.read import read_case
+from effvit_med.io.read import read_case, read_scan
 from effvit_med.io.report import write_record
 from effvit_med.io.rtstruct import write_rtstruct
 from effvit_med.io.tables import write_measurements_csv, write_measurements_json
@@ -36,6 +36,7 @@ __all__ = [
     "read_case",
     "read_nifti",
     "read_predecessor",
+    "read_scan",
     "why_no_dicom",
     "why_no_dicom_seg",
     "write_confidence",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from effvit_med.errors import InputError
 from effvit_med.io.cases import DicomSeries, NiftiFile, ReadOptions
 from effvit_med.io.dicom import read_series
-from effvit_med.io.nifti import read_nifti
+from effvit_med.io.find import open_input
+from effvit_med.io.itk_images import read_metaimage, read_nrrd
+from effvit_med.io.nifti import is_nifti_name, read_nifti
 from effvit_med.volume import Volume
 
 
@@ -27,3 +32,25 @@ def read_case(case: DicomSeries | NiftiFile, options: ReadOptions | None = None)
     if isinstance(case, NiftiFile):
         return read_nifti(case.path, case.case_id, spill_mb)
     return read_series(case, spill_mb)
+
+
+def read_scan(path: Path) -> Volume:
+    """Read the one scan of a path; a label map is read as a scan, too.
+
+    Args:
+        path: a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series.
+
+    Raises:
+        InputError: if the path does not hold exactly one scan that can be read.
+        RefusedError: if its pixels cannot be read rightly.
+    """
+    name = path.name.lower()
+    if path.is_file() and is_nifti_name(path):
+        return read_nifti(path)
+    if path.is_file() and name.endswith((".nrrd", ".mha", ".mhd")):
+        return read_nrrd(path) if name.endswith(".nrrd") else read_metaimage(path)
+    with open_input(path) as found:
+        if len(found.cases) != 1:
+            refused = "; ".join(f"{case.case_id}: {case.message}" for case in found.refused)
+            raise InputError(f"{path} holds {len(found.cases)} cases to read, not one. {refused}".strip())
+        return read_case(found.cases[0])

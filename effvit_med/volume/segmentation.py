@@ -55,6 +55,24 @@ class Segmentation:
         if unknown:
             raise GeometryError(f"The label values {unknown} are not in the label table {sorted(known)}.")
 
+    def reoriented(self, orientation: str) -> Segmentation:
+        """The same labels with their axes transposed and flipped; the arrays are views.
+
+        Args:
+            orientation: letters towards which the axes shall grow, such as ``"SPL"``.
+
+        Raises:
+            GeometryError: if the letters do not name three different patient axes.
+        """
+        axes, flips = self.geometry.reorienting(orientation)
+        turned = tuple(axis for axis in range(3) if flips[axis])
+        changed = copy.copy(self)
+        object.__setattr__(changed, "labels", np.flip(self.labels.transpose(axes), turned))
+        object.__setattr__(changed, "geometry", self.geometry.reoriented(orientation))
+        if self.confidence is not None:
+            object.__setattr__(changed, "confidence", np.flip(self.confidence.transpose(axes), turned))
+        return changed
+
     def with_provenance(self, provenance: Provenance) -> Segmentation:
         """The same labels, not checked again, with another record of how they were made."""
         changed = copy.copy(self)

@@ -86,3 +86,15 @@ def test_another_record_keeps_the_confidence() -> None:
     confidence = np.full((2, 3, 4), 9, np.uint8)
     segmentation = Segmentation(np.ones((2, 3, 4), np.uint8), GRID, TABLE, PROVENANCE, confidence)
     assert segmentation.with_provenance(replace(PROVENANCE, device="cuda:0")).confidence is confidence
+
+
+def test_reorienting_takes_labels_confidence_and_place_along() -> None:
+    """Every voxel keeps its label, its confidence and its point in the patient."""
+    labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 2
+    confidence = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    plain = Segmentation(labels, Geometry(np.diag([3.0, 2.0, 1.0, 1.0]), (2, 3, 4)), TABLE, PROVENANCE, confidence)
+    turned = plain.reoriented("IRP")
+    assert turned.confidence is not None
+    index = np.argwhere(turned.confidence == 17)[0]
+    assert turned.geometry.index_to_world(index).tolist() == plain.geometry.index_to_world([1, 1, 1]).tolist()
+    assert turned.labels[tuple(index)] == labels[1, 1, 1]

@@ -1,0 +1,188 @@
+"""Which segmentation belongs to which reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from effvit_med.errors import InputError, SettingsError
+from effvit_med.evaluation.alignment import place_on
+from effvit_med.io.label_files import has_table, is_label_file, label_stem, read_labels
+from effvit_med.volume import Label, LabelTable, Segmentation
+from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
+
+OUR_NAMES = ("segmentation.nii.gz", "segmentation.seg.nrrd", "segmentation.seg.dcm")
+"""What ``effvit-med segment`` calls the label map in the folder of a case, in the order they are looked for."""
+
+_COLOURS = ((230, 97, 1), (94, 60, 153), (0, 136, 55), (33, 102, 172), (178, 24, 43), (127, 188, 65))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one case.
+
+    Attributes:
+        case_id: the name they share.
+        reference: the truth.
+        found: what is scored; None if there is none.
+        image: the scan; None if it is not known.
+    """
+
+    case_id: str
+    reference: Path
+    found: Path | None
+    image: Path | None = None
+
+
+@dataclass(frozen=True)
+class References:
+    """What there is to score against.
+
+    Attributes:
+        labels: path of the label map of each case, by the case's name.
+        images: path of the scan of each case, where known.
+        table: what the values mean; None where each file tells itself, or none does.
+    """
+
+    labels: dict[str, Path]
+    images: dict[str, Path]
+    table: LabelTable | None
+
+    def with_images(self, folder: Path | None) -> References:
+        """The same with the scans of a folder, of the names of the cases; the same where none is given.
+
+        Args:
+            folder: of NIfTI, NRRD or MetaImage files, or of one DICOM folder per case.
+        """
+        if folder is None:
+            return self
+        names = {label_stem(path) if path.is_file() else path.name: path for path in sorted(folder.iterdir())}
+        found = {case: names[plain] for case in self.labels for plain in (case, f"{case}_0000") if plain in names}
+        return replace(self, images={**self.images, **found})
+
+
+def find_references(place: Path, part: str = "") -> References:
+    """The references in a folder, or in the list of a data set.
+
+    Args:
+        place: a folder of label maps, or a ``dataset.json`` in the manner of the Medical Segmentation Decathlon.
+        part: which list of a ``dataset.json``: ``training``, ``validation`` or another of its lists; where left out,
+            ``validation`` if there is one, else ``training``.
+
+    Raises:
+        InputError: if there is none, the list is damaged, or two files of a folder have one name.
+        SettingsError: if the list has no such part, or a part is asked of a folder.
+    """
+    if place.is_dir():
+        if part:
+            raise SettingsError(f"{place} is a folder and has no part {part!r}; give its dataset.json, or no part.")
+        labels = _by_stem(path for path in sorted(place.iterdir()) if is_label_file(path))
+        if not labels:
+            raise InputError(f"{place} holds no label maps (NIfTI, NRRD, MetaImage, DICOM SEG).")
+        return References(labels, {}, None)
+    try:
+        document = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place} is neither a folder nor a readable dataset.json: {error}.") from error
+    try:
+        return _read_list(place, document, part)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{place} is no dataset.json of the Decathlon's kind: {error!r}.") from error
+
+
+def _read_list(place: Path, document: Any, part: str) -> References:
+    parts = {name: rows for name, rows in document.items() if isinstance(rows, list) and name != "test"}
+    labelled = {name: rows for name, rows in parts.items() if rows and "label" in rows[0]}
+    chosen = part or ("validation" if "validation" in labelled else "training")
+    if chosen not in labelled:
+        raise SettingsError(f"{place} has no labelled part {chosen!r}; it has {', '.join(labelled) or 'none'}.")
+    rows = labelled[chosen]
+    names = [label_stem(Path(row["label"])) for row in rows]
+    labels = {name: place.parent / row["label"] for name, row in zip(names, rows, strict=True)}
+    images = {name: place.parent / row["image"] for name, row in zip(names, rows, strict=True) if "image" in row}
+    if len(labels) < len(rows):
+        raise InputError(f"{place} lists two cases of one name in {chosen}; names must differ.")
+    written = {int(value): str(name) for value, name in document.get("labels", {}).items() if int(value) > 0}
+    rows_of_table = tuple(
+        Label(value, name, ANATOMICAL_STRUCTURE, colour=_COLOURS[number % len(_COLOURS)])
+        for number, (value, name) in enumerate(sorted(written.items()))
+    )
+    return References(labels, images, LabelTable(rows_of_table) if rows_of_table else None)
+
+
+def find_pairs(references: References, found: Path) -> list[Pair]:
+    """Each reference with the segmentation of its name.
+
+    Args:
+        references: the truth.
+        found: a folder with one label map per case (``CASE.nii.gz``), or one folder per case as
+            ``effvit-med segment`` makes them.
+
+    Returns:
+        One pair per reference, in the order of the names; ``found`` is None where there is nothing of its name.
+
+    Raises:
+        InputError: if nothing in the folder has the name of any reference, or two files have one name.
+    """
+    if not found.is_dir():
+        raise InputError(f"{found} is no folder; give one with a label map for each case.")
+    flat = _by_stem(path for path in sorted(found.iterdir()) if path.is_file() and is_label_file(path))
+    flat |= {path.name: best for path in sorted(found.iterdir()) if path.is_dir() for best in _best_of(path)}
+    pairs = [
+        Pair(name, path, flat.get(name), references.images.get(name))
+        for name, path in sorted(references.labels.items())
+    ]
+    if not any(pair.found for pair in pairs):
+        raise InputError(
+            f"Nothing in {found} has the name of a reference ({', '.join(sorted(references.labels)[:3])}, ...); it has "
+            f"{', '.join(sorted(flat)[:3]) or 'no label maps'}."
+        )
+    return pairs
+
+
+def read_pair(pair: Pair, table: LabelTable | None = None) -> tuple[Segmentation, Segmentation]:
+    """Reference and segmentation of a case, with one label table.
+
+    Args:
+        pair: with both files.
+        table: what the values mean; None for what the reference says, else what the segmentation says, else plain
+            names of the values that one of the two has.
+
+    Raises:
+        GeometryError: if the two do not share their voxels; only axes in another order and slices that a DICOM SEG
+            leaves out as empty are made good.
+        InputError: if a file cannot be read, holds values that are not in the table, or there is no segmentation.
+        RefusedError: as of the reader of its format.
+    """
+    if pair.found is None:
+        raise InputError(f"There is no segmentation of {pair.case_id}.")
+    table = table or _agree_on_table(pair.reference, pair.found)
+    reference, found = read_labels(pair.reference, table), read_labels(pair.found, table)
+    return reference, place_on(found, reference.geometry, sparse=pair.found.name.lower().endswith(".dcm"))
+
+
+def _agree_on_table(reference: Path, found: Path) -> LabelTable:
+    """Of two files, the table of the first that has one, else plain names of the values of both."""
+    for path in (reference, found):
+        if has_table(path):
+            return read_labels(path).table
+    tables = read_labels(reference).table, read_labels(found).table
+    return LabelTable(tuple({label.value: label for table in tables for label in table}.values()))
+
+
+def _best_of(folder: Path) -> Iterator[Path]:
+    """The label map of a case's folder, if it has one."""
+    yield from [path for path in (folder / name for name in OUR_NAMES) if path.is_file()][:1]
+
+
+def _by_stem(paths: Iterator[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = label_stem(path)
+        if name in found:
+            raise InputError(f"{found[name].name} and {path.name} in {path.parent} have one name; leave one of them.")
+        found[name] = path
+    return found

@@ -1,0 +1,179 @@
+"""Scoring a folder of segmentations: every case, what could not be scored and why, all figures."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from effvit_med.errors import EffvitError, SettingsError
+from effvit_med.evaluation.calibration import (
+    JudgedCase,
+    Reliability,
+    VerdictCheck,
+    check_verdicts,
+    measure_reliability,
+)
+from effvit_med.evaluation.metrics import StructureScore, score_case
+from effvit_med.evaluation.pairs import Pair, References, find_pairs, read_pair
+from effvit_med.evaluation.statistics import METRICS, Comparison, Interval, StructureSummary, compare, mean_interval
+from effvit_med.evaluation.statistics import summarise as summarise_scores
+from effvit_med.io import read_nifti
+from effvit_med.volume import LabelTable, Segmentation
+from effvit_med.volume.quality import Verdict
+
+CONFIDENCE_NAME = "segmentation.confidence.nii.gz"
+RECORD_NAME = "record.json"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How segmentations are scored.
+
+    Attributes:
+        tolerance_mm: of the surface Dice.
+        ignore: label values of the references that mark what nothing is said about.
+        low_dice: below, a case counts as bad where verdicts are checked.
+    """
+
+    tolerance_mm: float = 1.0
+    ignore: tuple[int, ...] = ()
+    low_dice: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not self.tolerance_mm > 0:
+            raise SettingsError(f"tolerance_mm is {self.tolerance_mm}; give a distance above 0.")
+        if not 0 < self.low_dice < 1:
+            raise SettingsError(f"low_dice is {self.low_dice}; give a Dice between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one model.
+
+    Attributes:
+        options: how it was scored.
+        scores: of each case that was scored, by its name.
+        missing: cases that have a reference and no segmentation.
+        unscored: why a case with both was not scored, by its name.
+        structures: one summary per structure.
+        mean_dice: over cases, of the mean Dice over the structures that a case shows.
+        verdicts: what the verdicts of the records are worth; None where no case has one.
+        reliability: of the confidence maps; None where there is none.
+        pairs: the files of each case.
+        table: what the values mean; None where each file tells itself, or none does.
+    """
+
+    options: EvaluationOptions
+    scores: dict[str, tuple[StructureScore, ...]]
+    missing: tuple[str, ...]
+    unscored: dict[str, str]
+    structures: tuple[StructureSummary, ...]
+    mean_dice: Interval
+    verdicts: VerdictCheck | None
+    reliability: Reliability | None
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    table: LabelTable | None = None
+
+    def worst(self, count: int) -> list[str]:
+        """The names of the cases with the lowest mean Dice, the worst first."""
+        means = {name: mean for name, rows in self.scores.items() if (mean := case_dice(rows)) is not None}
+        return sorted(means, key=lambda name: (means[name], name))[:count]
+
+    def compare(self, other: Evaluation) -> tuple[Comparison, ...]:
+        """Another model against this one, on the cases that both have; positive where the other has more.
+
+        Raises:
+            SettingsError: if they have no case in common, or were scored in different ways.
+        """
+        if self.options != other.options:
+            raise SettingsError(f"One model was scored with {self.options}, the other with {other.options}.")
+        return tuple(row for metric in METRICS[:4] for row in compare(self.scores, other.scores, metric))
+
+
+def case_dice(rows: Sequence[StructureScore]) -> float | None:
+    """The mean Dice over the structures that the reference of a case shows; None if it shows none."""
+    values = [row.dice for row in rows if row.dice is not None]
+    return statistics.fmean(values) if values else None
+
+
+def evaluate(
+    references: References,
+    found: Path,
+    options: EvaluationOptions | None = None,
+    on_case: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Score every segmentation in a folder.
+
+    A case that cannot be scored, such as one on another grid, is reported and the rest goes on.
+
+    Args:
+        references: the truth.
+        found: the folder of segmentations.
+        options: how to score.
+        on_case: told name, number and count before each case; may raise to stop.
+
+    Raises:
+        InputError: if the folder holds nothing that belongs to a reference.
+        SettingsError: if an option is wrong.
+    """
+    options = options or EvaluationOptions()
+    pairs = find_pairs(references, found)
+    scores: dict[str, tuple[StructureScore, ...]] = {}
+    unscored: dict[str, str] = {}
+    judged: list[JudgedCase] = []
+    reliability: Reliability | None = None
+    for number, pair in enumerate(pairs, start=1):
+        if on_case:
+            on_case(pair.case_id, number, len(pairs))
+        if pair.found is None:
+            continue
+        try:
+            truth, ours = read_pair(pair, references.table)
+            scores[pair.case_id] = score_case(truth, ours, options.tolerance_mm, options.ignore)
+            part = _reliability_of(pair.found, truth, ours)
+        except EffvitError as error:
+            unscored[pair.case_id] = str(error)
+            continue
+        if part is not None:
+            reliability = part if reliability is None else reliability + part
+        mean = case_dice(scores[pair.case_id])
+        if mean is not None:
+            judged.append(JudgedCase(pair.case_id, mean, *_judgement_of(pair.found)))
+    means = [mean for rows in scores.values() if (mean := case_dice(rows)) is not None]
+    known = any(case.verdict is not None or case.confidence is not None for case in judged)
+    return Evaluation(
+        options=options,
+        scores=scores,
+        missing=tuple(pair.case_id for pair in pairs if pair.found is None),
+        unscored=unscored,
+        structures=summarise_scores(scores),
+        mean_dice=mean_interval(means),
+        verdicts=check_verdicts(judged, options.low_dice) if known else None,
+        reliability=reliability,
+        pairs={pair.case_id: pair for pair in pairs},
+        table=references.table,
+    )
+
+
+def _reliability_of(found: Path, truth: Segmentation, ours: Segmentation) -> Reliability | None:
+    """Of the confidence map beside a segmentation, if there is one."""
+    path = found.parent / CONFIDENCE_NAME
+    if not path.is_file() or not found.name.startswith("segmentation."):
+        return None
+    return measure_reliability(truth, ours, read_nifti(path).array)
+
+
+def _judgement_of(found: Path) -> tuple[Verdict | None, float | None]:
+    """Verdict and mean confidence in the record beside a segmentation; None for what it does not say."""
+    try:
+        record: Any = json.loads((found.parent / RECORD_NAME).read_text(encoding="utf-8"))
+        verdict = (record.get("quality") or {}).get("verdict")
+        rows = record.get("measurements") or []
+        sure = [row["mean_confidence"] for row in rows if row.get("mean_confidence") is not None]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None, None
+    return (verdict if verdict in get_args(Verdict) else None), (statistics.fmean(sure) if sure else None)

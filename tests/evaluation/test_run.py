@@ -1,0 +1,152 @@
+"""Scoring a folder, and what is written of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effvit_med.errors import SettingsError
+from effvit_med.evaluation.pairs import find_references
+from effvit_med.evaluation.report import differences, to_markdown, write_evaluation
+from effvit_med.evaluation.run import Evaluation, EvaluationOptions, evaluate
+from tests.evaluation.parts import block, labelled, write_labels
+
+SHAPE = (12, 12, 12)
+BOX = block(SHAPE, (2, 8), (2, 8), (2, 8))
+
+
+def _score(folder: Path, options: EvaluationOptions | None = None, found: str = "ours") -> Evaluation:
+    references = find_references(folder / "truth").with_images(folder / "scans")
+    return evaluate(references, folder / found, options)
+
+
+@pytest.fixture(name="cases")
+def _cases(tmp_path: Path) -> Path:
+    """Three cases: right, shifted, and on another grid; a fourth without a segmentation."""
+    for name in "abcd":
+        write_labels(tmp_path / "truth" / f"{name}.nii.gz", BOX)
+        write_labels(tmp_path / "scans" / f"{name}.nii.gz", np.arange(12**3, dtype=np.int16).reshape(SHAPE))
+    write_labels(tmp_path / "ours" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "b.nii.gz", np.roll(BOX, 2, 0))
+    write_labels(tmp_path / "ours" / "c.nii.gz", BOX, (2, 2, 2))
+    return tmp_path
+
+
+def test_a_case_that_cannot_be_scored_does_not_stop_the_others(cases: Path) -> None:
+    """It is named with its reason, as is one without a segmentation."""
+    result = _score(cases)
+    assert list(result.scores) == ["a", "b"]
+    assert list(result.unscored) == ["c"]
+    assert "mm apart" in result.unscored["c"]
+    assert result.missing == ("d",)
+
+
+def test_the_worst_case_comes_first(cases: Path) -> None:
+    """By mean Dice."""
+    assert _score(cases).worst(5) == ["b", "a"]
+
+
+def test_progress_is_told_before_each_case(cases: Path) -> None:
+    """Name, number and count, also for cases without a segmentation."""
+    told: list[tuple[str, int, int]] = []
+    evaluate(find_references(cases / "truth"), cases / "ours", on_case=lambda *each: told.append(each))
+    assert told == [("a", 1, 4), ("b", 2, 4), ("c", 3, 4), ("d", 4, 4)]
+
+
+def test_confidence_and_verdict_are_read_from_beside_our_own_results(tmp_path: Path) -> None:
+    """The record's verdict and the confidence map are held against the truth."""
+    write_labels(tmp_path / "truth" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "a" / "segmentation.nii.gz", np.roll(BOX, 3, 0))
+    write_labels(tmp_path / "ours" / "a" / "segmentation.confidence.nii.gz", np.full(SHAPE, 255, np.uint8))
+    record = {"quality": {"verdict": "review"}, "measurements": [{"mean_confidence": 0.6}, {"mean_confidence": None}]}
+    (tmp_path / "ours" / "a" / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    result = evaluate(find_references(tmp_path / "truth"), tmp_path / "ours")
+    assert result.verdicts is not None
+    assert (result.verdicts.bad, result.verdicts.caught) == (1, 1.0)
+    assert result.reliability is not None
+    assert result.reliability.expected_error > 0.1
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[]", '{"quality": 3}', '{"measurements": [3]}', '{"quality": {"verdict": "x"}}']
+)
+def test_a_damaged_record_says_nothing(tmp_path: Path, record: str) -> None:
+    """The scores are there all the same."""
+    write_labels(tmp_path / "truth" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "a" / "segmentation.nii.gz", BOX)
+    (tmp_path / "ours" / "a" / "record.json").write_text(record, encoding="utf-8")
+    result = evaluate(find_references(tmp_path / "truth"), tmp_path / "ours")
+    assert result.verdicts is None
+    assert result.mean_dice.mean == 1
+
+
+def test_models_that_were_scored_differently_are_not_compared(cases: Path) -> None:
+    """Another tolerance gives other figures."""
+    with pytest.raises(SettingsError, match="tolerance_mm"):
+        _score(cases).compare(_score(cases, EvaluationOptions(tolerance_mm=3)))
+
+
+@pytest.mark.parametrize(("tolerance_mm", "low_dice"), [(0, 0.8), (1, 0), (1, 1)])
+def test_impossible_options_are_refused(tolerance_mm: float, low_dice: float) -> None:
+    """Before anything is read."""
+    with pytest.raises(SettingsError):
+        EvaluationOptions(tolerance_mm, low_dice=low_dice)
+
+
+def test_every_score_is_in_the_table(cases: Path, tmp_path: Path) -> None:
+    """One row per case and structure, in full precision enough to make the means again."""
+    result = _score(cases)
+    files = write_evaluation(result, tmp_path / "out")
+    rows = list(csv.DictReader(files["scores"].read_text(encoding="utf-8").splitlines()))
+    assert [row["case"] for row in rows] == ["a", "b"]
+    assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(result.mean_dice.mean, abs=1e-5)
+
+
+def test_the_figures_are_json_without_nan(cases: Path, tmp_path: Path) -> None:
+    """Every program can read them, with the notice and the comparison."""
+    result = _score(cases)
+    files = write_evaluation(result, tmp_path / "out", result.compare(result))
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    figures = json.loads(files["figures"].read_text(encoding="utf-8"), parse_constant=refuse)
+    assert "Not for clinical use" in figures["notice"]
+    assert figures["comparison"][0]["difference"] == 0
+    assert figures["comparison"][0]["p_wilcoxon"] is None
+    assert figures["unscored"]["c"]
+
+
+def test_the_page_says_what_was_not_scored(cases: Path) -> None:
+    """A mean over what went well only must not pass for all."""
+    page = to_markdown(_score(cases))
+    assert "2 cases scored, 1 without a segmentation, 1 that could not be scored" in page
+    assert "no segmentation: d" in page
+
+
+def test_the_worst_cases_are_drawn(cases: Path, tmp_path: Path) -> None:
+    """A picture each, the worst first, shown in the page."""
+    files = write_evaluation(_score(cases), tmp_path / "out", worst=1)
+    assert files["failure_1"].name == "b.png"
+    with Image.open(files["failure_1"]) as picture:
+        assert picture.width == 1400
+    assert "(failures/b.png)" in files["page"].read_text(encoding="utf-8")
+
+
+def test_without_scans_there_are_no_pictures(cases: Path, tmp_path: Path) -> None:
+    """The rest is written."""
+    files = write_evaluation(evaluate(find_references(cases / "truth"), cases / "ours"), tmp_path / "out")
+    assert list(files) == ["scores", "page", "figures"]
+
+
+def test_differences_tell_four_kinds() -> None:
+    """Agreed, too much, missed, another structure."""
+    truth = np.array([[[0, 1, 1, 1, 0]]], np.uint8)
+    ours = np.array([[[0, 1, 2, 0, 2]]], np.uint8)
+    shown = differences(labelled(truth), labelled(ours))
+    assert shown.labels.ravel().tolist() == [0, 1, 4, 3, 2]

@@ -1,0 +1,46 @@
+"""``effvit-med evaluate``, called as its users call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner
+
+from effvit_med.cli import commands
+from tests.evaluation.parts import block, write_labels
+
+BOX = block((12, 12, 12), (2, 8), (2, 8), (2, 8))
+
+
+def _folders(folder: Path) -> None:
+    for name in "ab":
+        write_labels(folder / "truth" / f"{name}.nii.gz", BOX)
+        write_labels(folder / "ours" / f"{name}.nii.gz", np.roll(BOX, 1, 0))
+        write_labels(folder / "theirs" / f"{name}.nii.gz", BOX)
+
+
+def test_two_models_are_scored_and_compared(tmp_path: Path) -> None:
+    """One JSON line, a page on stderr, the files on the disk, exit code 0."""
+    _folders(tmp_path)
+    arguments = ["evaluate", tmp_path / "ours", tmp_path / "truth", "-o", tmp_path / "out"]
+    run = CliRunner().invoke(
+        commands, [*map(str, arguments), "--against", str(tmp_path / "theirs")], standalone_mode=False
+    )
+    assert run.return_value == 0
+    said = json.loads(run.stdout)
+    assert (said["scored"], said["mean_dice"]) == (2, round(2 * 5 / 12, 4))
+    assert "The other model against this one" in run.stderr
+    assert "Not for clinical use" in said["notice"]
+    assert all(Path(path).is_file() for path in said["files"].values())
+
+
+def test_a_missing_segmentation_is_exit_code_1(tmp_path: Path) -> None:
+    """A script must not take a part for the whole."""
+    _folders(tmp_path)
+    (tmp_path / "ours" / "b.nii.gz").unlink()
+    arguments = ["evaluate", tmp_path / "ours", tmp_path / "truth", "-o", tmp_path / "out", "-q"]
+    run = CliRunner().invoke(commands, [*map(str, arguments)], standalone_mode=False)
+    assert run.return_value == 1
+    assert json.loads(run.stdout)["missing"] == ["b"]
