@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from effvit_med.engine.results import OUTPUT_FILES, make_folder
+from effvit_med.engine.results import OUTPUT_FILES
 from effvit_med.errors import OutputError
-from effvit_med.io.atomic import write_json
+from effvit_med.io.atomic import make_folder, write_json
 
 STATE_FORMAT = "effvit-med case 1"
 

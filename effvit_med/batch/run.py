@@ -18,7 +18,6 @@ from effvit_med.batch.manifest import collect_manifest, write_set_aside
 from effvit_med.batch.options import DONE, INTERRUPTED, NOTHING_TO_DO, SOME_FAILED, TEMPORARY, BatchOptions
 from effvit_med.batch.pipeline import BatchEvent, Pipeline
 from effvit_med.batch.rows import describe_job, describe_refused, describe_result, now
-from effvit_med.engine.results import make_folder
 from effvit_med.engine.stages import FULL_DISK, CaseResult, Task, has_errno
 from effvit_med.errors import (
     CancelledError,
@@ -29,6 +28,7 @@ from effvit_med.errors import (
     TemporaryError,
 )
 from effvit_med.io import Found
+from effvit_med.io.atomic import make_folder
 
 log = logging.getLogger(__name__)
 

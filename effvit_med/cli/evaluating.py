@@ -42,13 +42,17 @@ def evaluate(found: Path, references: Path, output: Path, **options: Any) -> int
     """
     start_logging(options["quiet"], verbose=False)
     _require_monai()
-    from effvit_med.evaluation.pairs import find_references
+    from effvit_med.evaluation.pairs import find_pairs, find_references
     from effvit_med.evaluation.report import write_evaluation
     from effvit_med.evaluation.run import EvaluationOptions
     from effvit_med.evaluation.run import evaluate as score
+    from effvit_med.io.atomic import make_folder
 
     how = EvaluationOptions(options["tolerance_mm"], tuple(options["ignore"]), options["low_dice"])
     truth = find_references(references, options["part"]).with_images(options["images"])
+    for folder in filter(None, (found, options["against"])):
+        find_pairs(truth, folder)  # what is wrong with either is said before the work, not behind half of it
+    make_folder(output)
     with progress_bar(hidden=options["quiet"]) as bar:
 
         def on_case(name: str, number: int, cases: int) -> None:

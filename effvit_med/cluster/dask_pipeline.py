@@ -19,9 +19,9 @@ from effvit_med.batch.scratch import open_scratch
 from effvit_med.cluster.case_order import MARK, CaseOrder, Requirements, describe_model, run_case
 from effvit_med.cluster.extras import require
 from effvit_med.cluster.window import Outcome, Questions, Window, WindowRules, list_workers
-from effvit_med.engine.results import make_folder
 from effvit_med.engine.stages import CaseResult, Task
 from effvit_med.errors import EffvitError, SettingsError, TemporaryError
+from effvit_med.io.atomic import make_folder
 
 log = logging.getLogger(__name__)
 

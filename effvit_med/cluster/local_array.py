@@ -12,7 +12,7 @@ from effvit_med.cluster.extras import require_submitit
 from effvit_med.cluster.shard_states import Submission, clear_states, slurm_folder, write_submission
 from effvit_med.cluster.shard_task import ShardTask
 from effvit_med.cluster.slurm_array import ArrayOptions, hold_submission
-from effvit_med.engine.results import make_folder
+from effvit_med.io.atomic import make_folder
 
 _POLL_S = 0.2
 _STOP_TIMEOUT_S = 30.0

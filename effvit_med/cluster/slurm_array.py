@@ -23,8 +23,8 @@ from effvit_med.cluster.shard_states import (
 )
 from effvit_med.cluster.shard_task import ShardTask
 from effvit_med.cluster.slurm_queue import ask_queue, check_slurm_is_here
-from effvit_med.engine.results import make_folder
 from effvit_med.errors import EffvitError, SettingsError, TemporaryError
+from effvit_med.io.atomic import make_folder
 
 JOB_NAME = "effvit-med"
 """Every user of a cluster sees the names of jobs, so this one says nothing of the input."""

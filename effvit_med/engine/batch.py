@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effvit_med.engine.results import Job, make_folder
+from effvit_med.engine.results import Job
 from effvit_med.engine.stages import Case, CaseResult, Task, judge_error, read_stage, segment_stage, write_stage
 from effvit_med.errors import InputError, RefusedError
 from effvit_med.io import DicomSeries, SetAside, open_input
+from effvit_med.io.atomic import make_folder
 from effvit_med.volume import Finding
 
 if TYPE_CHECKING:

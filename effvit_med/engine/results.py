@@ -31,6 +31,7 @@ from effvit_med.io import (
     write_slicer_colours,
     write_snap_labels,
 )
+from effvit_med.io.atomic import make_folder
 from effvit_med.volume import Finding, Segmentation, Volume
 from effvit_med.volume.geometry import SHEAR_TOLERANCE_DEGREES
 from effvit_med.volume.measurements import Measurement
@@ -208,18 +209,6 @@ def _write_labels(
         write_slicer_colours(segmentation.table, files["slicer-colours"])
         write_snap_labels(segmentation.table, files["snap-labels"])
     return files, tuple(notes.values())
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it.
-
-    Raises:
-        OutputError: if that cannot be done.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The output folder {folder} cannot be made: {error.strerror}. Choose another.") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import mannwhitneyu
 
 from effvit_med.errors import GeometryError, SettingsError
+from effvit_med.evaluation.metrics import box_around
 from effvit_med.volume import Segmentation
 from effvit_med.volume.quality import Verdict
 
@@ -111,7 +113,11 @@ class JudgedCase:
 
 
 def measure_reliability(
-    reference: Segmentation, found: Segmentation, confidence: npt.NDArray[np.uint8], near_mm: float = NEAR_MM
+    reference: Segmentation,
+    found: Segmentation,
+    confidence: npt.NDArray[np.uint8],
+    ignore: Sequence[int] = (),
+    near_mm: float = NEAR_MM,
 ) -> Reliability:
     """How often one segmentation is right, by its confidence, near what it or the reference labels.
 
@@ -119,6 +125,7 @@ def measure_reliability(
         reference: the truth.
         found: the labels, on the same grid.
         confidence: of the same shape, as `effvit_med.volume.Segmentation` describes it.
+        ignore: label values of the reference that mark voxels about which nothing is said; these do not count.
         near_mm: how far from a label voxels still count.
 
     Raises:
@@ -129,12 +136,15 @@ def measure_reliability(
             f"Reference {reference.labels.shape}, labels {found.labels.shape} and confidence {confidence.shape} must "
             "have one shape."
         )
-    labelled = (reference.labels > 0) | (found.labels > 0)
+    unknown = np.isin(reference.labels, np.array(ignore, np.int64))
+    labelled = ((reference.labels > 0) | (found.labels > 0)) & ~unknown
     if not labelled.any():
         return Reliability.empty()
-    near = distance_transform_edt(~labelled, sampling=reference.geometry.spacing_mm) <= near_mm
-    sure = confidence[near].astype(np.int64)
-    right = reference.labels[near] == found.labels[near]
+    spacing_mm = reference.geometry.spacing_mm
+    box = box_around(labelled, tuple(math.ceil(near_mm / step_mm) for step_mm in spacing_mm))
+    near = (distance_transform_edt(~labelled[box], sampling=spacing_mm) <= near_mm) & ~unknown[box]
+    sure = confidence[box][near].astype(np.int64)
+    right = reference.labels[box][near] == found.labels[box][near]
     p = (1 + sure / 255) / 2
     bins = np.minimum((sure * _BINS) // 255, _BINS - 1)
     return Reliability(

@@ -134,7 +134,7 @@ def _score(
         return StructureScore(name, value, 0.0, found_ml, None, None, None, None, NOT_IN_REFERENCE)
     if not found_ml:
         return StructureScore(name, value, reference_ml, 0.0, 0.0, 0.0, None, None, NOT_FOUND)
-    near = _near(truth | ours)
+    near = box_around(truth | ours)
     pair = [torch.from_numpy(mask[near].copy()) for mask in (ours, truth)]
     dice = float(compute_dice(pair[0][None, None], pair[1][None, None]))
     if not geometry.is_regular or geometry.shear_degrees > SHEAR_TOLERANCE_DEGREES:
@@ -145,11 +145,10 @@ def _score(
 
 def _measure_surfaces(pair: Sequence[Tensor], geometry: Geometry, tolerance_mm: float) -> tuple[float, float, float]:
     """Surface Dice, 95th percentile and mean of the distances between two masks of (a0, a1, a2); none is empty."""
-    axes = [axis for axis, size in enumerate(geometry.shape) if size > 1] or [1, 2]
-    if len(axes) == 1:
-        axes = [axis for axis in (0, 1, 2) if axis in axes or axis == max({0, 1, 2} - set(axes))]
+    thin = [axis for axis, size in enumerate(geometry.shape) if size == 1]
+    axes = [axis for axis in range(3) if len(thin) != 1 or axis not in thin]  # one slice has lines for surfaces
     spacing_mm = [geometry.spacing_mm[axis] for axis in axes]
-    flat = [mask.amax(tuple({0, 1, 2} - set(axes)))[None, None] if len(axes) < 3 else mask[None, None] for mask in pair]
+    flat = [(mask.squeeze(thin[0]) if len(thin) == 1 else mask)[None, None] for mask in pair]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI's of its own calls
         nsd = compute_surface_dice(
@@ -166,10 +165,10 @@ def _volume_ml(mask: npt.NDArray[np.bool_], geometry: Geometry) -> float:
     return float(np.count_nonzero(mask, axis=others) @ geometry.voxel_volumes_mm3()) / 1000
 
 
-def _near(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """The box around a mask that is not empty."""
+def box_around(mask: npt.NDArray[np.bool_], margin: tuple[int, ...] = (0, 0, 0)) -> tuple[slice, slice, slice]:
+    """The box around a mask that is not empty, and a margin of voxels along each axis where the array has them."""
     ends = []
-    for axis in range(3):
+    for axis, more in enumerate(margin):
         inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        ends.append(slice(int(inside[0]), int(inside[-1]) + 1))
+        ends.append(slice(max(0, int(inside[0]) - more), int(inside[-1]) + 1 + more))
     return ends[0], ends[1], ends[2]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from effvit_med.engine.results import OUTPUT_FILES
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.evaluation.alignment import place_on
 from effvit_med.io.label_files import has_table, is_label_file, label_stem, read_labels
 from effvit_med.volume import Label, LabelTable, Segmentation
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 
-OUR_NAMES = ("segmentation.nii.gz", "segmentation.seg.nrrd", "segmentation.seg.dcm")
+OUR_NAMES = tuple(OUTPUT_FILES[kind] for kind in ("nifti", "nrrd", "dicom-seg"))
 """What ``effvit-med segment`` calls the label map in the folder of a case, in the order they are looked for."""
 
 _COLOURS = ((230, 97, 1), (94, 60, 153), (0, 136, 55), (33, 102, 172), (178, 24, 43), (127, 188, 65))
@@ -56,11 +57,18 @@ class References:
 
         Args:
             folder: of NIfTI, NRRD or MetaImage files, or of one DICOM folder per case.
+
+        Raises:
+            InputError: if it is no folder, or holds nothing of the name of a case.
         """
         if folder is None:
             return self
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder; give the one with the scans.")
         names = {label_stem(path) if path.is_file() else path.name: path for path in sorted(folder.iterdir())}
         found = {case: names[plain] for case in self.labels for plain in (case, f"{case}_0000") if plain in names}
+        if not found:
+            raise InputError(f"Nothing in {folder} has the name of a case ({', '.join(sorted(self.labels)[:3])}, ...).")
         return replace(self, images={**self.images, **found})
 
 
@@ -86,7 +94,8 @@ def find_references(place: Path, part: str = "") -> References:
     try:
         document = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{place} is neither a folder nor a readable dataset.json: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{place} is neither a folder nor a readable dataset.json: {why}.") from error
     try:
         return _read_list(place, document, part)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -130,26 +139,33 @@ def find_pairs(references: References, found: Path) -> list[Pair]:
     if not found.is_dir():
         raise InputError(f"{found} is no folder; give one with a label map for each case.")
     flat = _by_stem(path for path in sorted(found.iterdir()) if path.is_file() and is_label_file(path))
-    flat |= {path.name: best for path in sorted(found.iterdir()) if path.is_dir() for best in _best_of(path)}
+    nested = {path.name: best for path in sorted(found.iterdir()) if path.is_dir() for best in _best_of(path)}
+    twice = sorted(set(flat) & set(nested))
+    if twice:
+        raise InputError(f"{found} has both a file and a folder of results of {twice[0]}; leave one of them.")
+    ours = flat | nested
     pairs = [
-        Pair(name, path, flat.get(name), references.images.get(name))
+        Pair(name, path, ours.get(name), references.images.get(name))
         for name, path in sorted(references.labels.items())
     ]
     if not any(pair.found for pair in pairs):
         raise InputError(
             f"Nothing in {found} has the name of a reference ({', '.join(sorted(references.labels)[:3])}, ...); it has "
-            f"{', '.join(sorted(flat)[:3]) or 'no label maps'}."
+            f"{', '.join(sorted(ours)[:3]) or 'no label maps'}."
         )
     return pairs
 
 
-def read_pair(pair: Pair, table: LabelTable | None = None) -> tuple[Segmentation, Segmentation]:
+def read_pair(
+    pair: Pair, table: LabelTable | None = None, ignore: Sequence[int] = ()
+) -> tuple[Segmentation, Segmentation]:
     """Reference and segmentation of a case, with one label table.
 
     Args:
         pair: with both files.
         table: what the values mean; None for what the reference says, else what the segmentation says, else plain
             names of the values that one of the two has.
+        ignore: values that mark what nothing is said about; the table need not have them.
 
     Raises:
         GeometryError: if the two do not share their voxels; only axes in another order and slices that a DICOM SEG
@@ -160,6 +176,9 @@ def read_pair(pair: Pair, table: LabelTable | None = None) -> tuple[Segmentation
     if pair.found is None:
         raise InputError(f"There is no segmentation of {pair.case_id}.")
     table = table or _agree_on_table(pair.reference, pair.found)
+    known = {label.value for label in table}
+    unnamed = [Label(value, f"ignored {value}", ANATOMICAL_STRUCTURE) for value in ignore if value not in known]
+    table = LabelTable((*table, *unnamed))
     reference, found = read_labels(pair.reference, table), read_labels(pair.found, table)
     return reference, place_on(found, reference.geometry, sparse=pair.found.name.lower().endswith(".dcm"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from effvit_med import __version__
-from effvit_med.engine.results import make_folder
+from effvit_med.errors import GeometryError, InputError
+from effvit_med.evaluation.alignment import SAME_PLACE_MM
 from effvit_med.evaluation.pairs import read_pair
 from effvit_med.evaluation.run import Evaluation
 from effvit_med.evaluation.statistics import Comparison, Interval
 from effvit_med.io import read_scan, write_overlay
-from effvit_med.io.atomic import write_json, write_text
-from effvit_med.volume import NOT_FOR_CLINICAL_USE, Label, LabelTable, Segmentation
+from effvit_med.io.atomic import make_folder, write_json, write_text
+from effvit_med.volume import NOT_FOR_CLINICAL_USE, Geometry, Label, LabelTable, Segmentation
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
+
+log = logging.getLogger(__name__)
 
 EVALUATION_FORMAT = "effvit-med evaluation 1"
 
@@ -67,6 +71,7 @@ def to_dict(evaluation: Evaluation, against: Sequence[Comparison] = ()) -> dict[
         "structures": [asdict(each) for each in evaluation.structures],
         "missing": list(evaluation.missing),
         "unscored": evaluation.unscored,
+        "unheeded": evaluation.unheeded,
         "verdicts": asdict(evaluation.verdicts) if evaluation.verdicts else None,
         "reliability": None
         if reliability is None
@@ -94,6 +99,9 @@ def to_markdown(evaluation: Evaluation, against: Sequence[Comparison] = ()) -> s
         left_out.append(f"- no segmentation: {', '.join(evaluation.missing)}")
     if left_out:
         lines += ["", "## Not scored", "", *left_out]
+    if evaluation.unheeded:
+        said = [f"- {name}: {why}" for name, why in evaluation.unheeded.items()]
+        lines += ["", "## Confidence maps that were not used", "", *said]
     return "\n".join(lines) + "\n"
 
 
@@ -129,7 +137,8 @@ def draw_failures(evaluation: Evaluation, folder: Path, count: int) -> list[Path
     Args:
         evaluation: of which cases.
         folder: where to; made if it is not there.
-        count: of how many cases at most; those whose scan is not known are passed over.
+        count: of how many cases at most; those whose scan is not known are passed over, those whose scan cannot be
+            read or lies elsewhere are named in a warning.
 
     Returns:
         The pictures, the worst case first.
@@ -142,23 +151,27 @@ def draw_failures(evaluation: Evaluation, folder: Path, count: int) -> list[Path
         pair = evaluation.pairs[name]
         if pair.image is None:
             continue
-        volume = read_scan(pair.image)
-        truth, ours = read_pair(pair, evaluation.table)
-        if volume.geometry.shape != truth.geometry.shape:
+        try:
+            truth, ours = read_pair(pair, evaluation.table, evaluation.options.ignore)
+            volume = read_scan(pair.image).reoriented(truth.geometry.orientation)
+            _check_same_place(volume.geometry, truth.geometry)
+        except (InputError, GeometryError) as error:
+            log.warning("%s is not drawn: %s", name, error)
             continue
         make_folder(folder)
         path = folder / f"{name}.png"
-        write_overlay(volume, differences(truth, ours), path)
+        write_overlay(volume, differences(truth, ours, evaluation.options.ignore), path)
         made.append(path)
     return made
 
 
-def differences(reference: Segmentation, found: Segmentation) -> Segmentation:
+def differences(reference: Segmentation, found: Segmentation, ignore: Sequence[int] = ()) -> Segmentation:
     """Where two label maps agree and where not.
 
     Args:
         reference: the truth.
         found: what is compared, on the same grid.
+        ignore: label values of the reference that mark what nothing is said about; nothing is shown there.
 
     Returns:
         Labels ``agreed``, ``found too much``, ``missed`` and ``another structure``, on the reference's grid.
@@ -169,6 +182,7 @@ def differences(reference: Segmentation, found: Segmentation) -> Segmentation:
     labels[(truth == 0) & (ours > 0)] = 2
     labels[(truth > 0) & (ours == 0)] = 3
     labels[(truth > 0) & (ours > 0) & (ours != truth)] = 4
+    labels[np.isin(truth, np.array(ignore, np.int64))] = 0
     made = replace(found.provenance, bundle=found.provenance.bundle or "differences from the reference")
     return Segmentation(labels, reference.geometry, _DIFFERENCES, made)
 
@@ -177,8 +191,14 @@ def _counts(evaluation: Evaluation) -> str:
     return (
         f"{len(evaluation.scores)} cases scored, {len(evaluation.missing)} without a segmentation, "
         f"{len(evaluation.unscored)} that could not be scored. Mean Dice over cases "
-        f"{_with_interval(evaluation.mean_dice)}. {NOT_FOR_CLINICAL_USE}"
+        f"{_with_interval(evaluation.mean_dice) or 'unknown'}. {NOT_FOR_CLINICAL_USE}"
     )
+
+
+def _check_same_place(scan: Geometry, reference: Geometry) -> None:
+    distance_mm = reference.max_distance_mm(scan)
+    if distance_mm > SAME_PLACE_MM:
+        raise GeometryError(f"the scan lies up to {distance_mm:.3g} mm away from the reference.")
 
 
 def _picture_lines(pictures: Sequence[Path]) -> str:
@@ -242,8 +262,8 @@ def _verdict_lines(evaluation: Evaluation) -> list[str]:
             for name, count in check.counts.items()
         ]
         lines += ["", "## What the verdict says", "", *_table(["verdict", "cases", "mean Dice"], rows), ""]
-        parts = (("caught of the bad cases", check.caught), ("passed of the good cases", check.spared))
-        said = [f"{what} {value:.0%}" for what, value in parts if value is not None]
+        parts = (("bad cases were not passed", check.caught), ("good cases were passed", check.spared))
+        said = [f"{value:.0%} of the {what}" for what, value in parts if value is not None]
         if check.confidence_auc is not None:
             said.append(f"area under the curve of the mean confidence {check.confidence_auc:.3f}")
         lines.append(

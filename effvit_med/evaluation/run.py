@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from effvit_med.errors import EffvitError, SettingsError
+from effvit_med.engine.results import OUTPUT_FILES
+from effvit_med.errors import EffvitError, GeometryError, SettingsError
+from effvit_med.evaluation.alignment import SAME_PLACE_MM
 from effvit_med.evaluation.calibration import (
     JudgedCase,
     Reliability,
@@ -18,15 +21,12 @@ from effvit_med.evaluation.calibration import (
     measure_reliability,
 )
 from effvit_med.evaluation.metrics import StructureScore, score_case
-from effvit_med.evaluation.pairs import Pair, References, find_pairs, read_pair
+from effvit_med.evaluation.pairs import OUR_NAMES, Pair, References, find_pairs, read_pair
 from effvit_med.evaluation.statistics import METRICS, Comparison, Interval, StructureSummary, compare, mean_interval
 from effvit_med.evaluation.statistics import summarise as summarise_scores
 from effvit_med.io import read_nifti
 from effvit_med.volume import LabelTable, Segmentation
 from effvit_med.volume.quality import Verdict
-
-CONFIDENCE_NAME = "segmentation.confidence.nii.gz"
-RECORD_NAME = "record.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EvaluationOptions:
     low_dice: float = 0.8
 
     def __post_init__(self) -> None:
-        if not self.tolerance_mm > 0:
+        if not 0 < self.tolerance_mm < math.inf:
             raise SettingsError(f"tolerance_mm is {self.tolerance_mm}; give a distance above 0.")
         if not 0 < self.low_dice < 1:
             raise SettingsError(f"low_dice is {self.low_dice}; give a Dice between 0 and 1.")
@@ -59,6 +59,7 @@ class Evaluation:
         scores: of each case that was scored, by its name.
         missing: cases that have a reference and no segmentation.
         unscored: why a case with both was not scored, by its name.
+        unheeded: why the confidence map of a scored case was not used, by its name.
         structures: one summary per structure.
         mean_dice: over cases, of the mean Dice over the structures that a case shows.
         verdicts: what the verdicts of the records are worth; None where no case has one.
@@ -71,6 +72,7 @@ class Evaluation:
     scores: dict[str, tuple[StructureScore, ...]]
     missing: tuple[str, ...]
     unscored: dict[str, str]
+    unheeded: dict[str, str]
     structures: tuple[StructureSummary, ...]
     mean_dice: Interval
     verdicts: VerdictCheck | None
@@ -124,6 +126,7 @@ def evaluate(
     pairs = find_pairs(references, found)
     scores: dict[str, tuple[StructureScore, ...]] = {}
     unscored: dict[str, str] = {}
+    unheeded: dict[str, str] = {}
     judged: list[JudgedCase] = []
     reliability: Reliability | None = None
     for number, pair in enumerate(pairs, start=1):
@@ -132,14 +135,18 @@ def evaluate(
         if pair.found is None:
             continue
         try:
-            truth, ours = read_pair(pair, references.table)
+            truth, ours = read_pair(pair, references.table, options.ignore)
             scores[pair.case_id] = score_case(truth, ours, options.tolerance_mm, options.ignore)
-            part = _reliability_of(pair.found, truth, ours)
         except EffvitError as error:
             unscored[pair.case_id] = str(error)
             continue
-        if part is not None:
-            reliability = part if reliability is None else reliability + part
+        try:
+            part = _reliability_of(pair.found, truth, ours, options.ignore)
+        except EffvitError as error:
+            unheeded[pair.case_id] = str(error)
+        else:
+            if part is not None:
+                reliability = part if reliability is None else reliability + part
         mean = case_dice(scores[pair.case_id])
         if mean is not None:
             judged.append(JudgedCase(pair.case_id, mean, *_judgement_of(pair.found)))
@@ -150,6 +157,7 @@ def evaluate(
         scores=scores,
         missing=tuple(pair.case_id for pair in pairs if pair.found is None),
         unscored=unscored,
+        unheeded=unheeded,
         structures=summarise_scores(scores),
         mean_dice=mean_interval(means),
         verdicts=check_verdicts(judged, options.low_dice) if known else None,
@@ -159,18 +167,22 @@ def evaluate(
     )
 
 
-def _reliability_of(found: Path, truth: Segmentation, ours: Segmentation) -> Reliability | None:
-    """Of the confidence map beside a segmentation, if there is one."""
-    path = found.parent / CONFIDENCE_NAME
-    if not path.is_file() or not found.name.startswith("segmentation."):
+def _reliability_of(found: Path, truth: Segmentation, ours: Segmentation, ignore: Sequence[int]) -> Reliability | None:
+    """Of the confidence map beside a segmentation, if there is one, brought into the axis order of the reference."""
+    path = found.parent / OUTPUT_FILES["confidence"]
+    if found.name not in OUR_NAMES or not path.is_file():
         return None
-    return measure_reliability(truth, ours, read_nifti(path).array)
+    confidence = read_nifti(path).reoriented(truth.geometry.orientation)
+    distance_mm = truth.geometry.max_distance_mm(confidence.geometry)
+    if distance_mm > SAME_PLACE_MM:
+        raise GeometryError(f"{path.name} lies up to {distance_mm:.3g} mm away from the reference.")
+    return measure_reliability(truth, ours, confidence.array, ignore)
 
 
 def _judgement_of(found: Path) -> tuple[Verdict | None, float | None]:
     """Verdict and mean confidence in the record beside a segmentation; None for what it does not say."""
     try:
-        record: Any = json.loads((found.parent / RECORD_NAME).read_text(encoding="utf-8"))
+        record: Any = json.loads((found.parent / OUTPUT_FILES["record"]).read_text(encoding="utf-8"))
         verdict = (record.get("quality") or {}).get("verdict")
         rows = record.get("measurements") or []
         sure = [row["mean_confidence"] for row in rows if row.get("mean_confidence") is not None]

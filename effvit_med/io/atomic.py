@@ -73,6 +73,18 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it.
+
+    Raises:
+        OutputError: if that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The output folder {folder} cannot be made: {error.strerror}. Choose another.") from error
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a text as UTF-8, whole or not at all.
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from effvit_med.errors import InputError, OutputError, SettingsError
-from effvit_med.io.atomic import write_text
+from effvit_med.io.atomic import make_folder, write_text
 from effvit_med.volume import Finding
 
 JOURNAL_FILE = "review.jsonl"
@@ -64,10 +64,7 @@ class Journal:
             OutputError: if the folder cannot be made, holds a journal already, or does not let itself be locked.
             SettingsError: if another process has the folder.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"The folder {folder} cannot be made: {error.strerror}. Choose another.") from error
+        make_folder(folder)
         journal = cls(folder, hold(folder))
         if journal.path.exists():
             journal.close()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -246,6 +247,19 @@ class Geometry:
         axes = [mine.index(kind) for kind in wanted]
         flips = [self.orientation[axis] != letter for axis, letter in zip(axes, orientation, strict=True)]
         return (axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2])
+
+    def reorient_array(self, array: npt.NDArray[Any], orientation: str) -> npt.NDArray[Any]:
+        """An array on this grid with its axes transposed and flipped as `reoriented` does with the grid; a view.
+
+        Args:
+            array: of the shape of this geometry.
+            orientation: as of `reorienting`.
+
+        Raises:
+            GeometryError: if the letters do not name three different patient axes.
+        """
+        axes, flips = self.reorienting(orientation)
+        return np.flip(array.transpose(axes), tuple(axis for axis in range(3) if flips[axis]))
 
     def reoriented(self, orientation: str) -> Geometry:
         """The geometry after the transpose and flips that `reorienting` names.

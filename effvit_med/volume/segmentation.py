@@ -64,13 +64,11 @@ class Segmentation:
         Raises:
             GeometryError: if the letters do not name three different patient axes.
         """
-        axes, flips = self.geometry.reorienting(orientation)
-        turned = tuple(axis for axis in range(3) if flips[axis])
-        changed = copy.copy(self)
-        object.__setattr__(changed, "labels", np.flip(self.labels.transpose(axes), turned))
+        turn, changed = self.geometry.reorient_array, copy.copy(self)
+        object.__setattr__(changed, "labels", turn(self.labels, orientation))
         object.__setattr__(changed, "geometry", self.geometry.reoriented(orientation))
         if self.confidence is not None:
-            object.__setattr__(changed, "confidence", np.flip(self.confidence.transpose(axes), turned))
+            object.__setattr__(changed, "confidence", turn(self.confidence, orientation))
         return changed
 
     def with_provenance(self, provenance: Provenance) -> Segmentation:

@@ -98,6 +98,5 @@ class Volume:
         Raises:
             GeometryError: if the letters do not name three different patient axes.
         """
-        axes, flips = self.geometry.reorienting(orientation)
-        array = np.flip(self.array.transpose(axes), tuple(axis for axis in range(3) if flips[axis]))
+        array = self.geometry.reorient_array(self.array, orientation)
         return replace(self, array=array, geometry=self.geometry.reoriented(orientation))

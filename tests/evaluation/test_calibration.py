@@ -90,3 +90,13 @@ def test_an_impossible_limit_is_refused(low_dice: float) -> None:
     """No case, or every case, would be bad."""
     with pytest.raises(SettingsError, match="low_dice"):
         check_verdicts([], low_dice)
+
+
+def test_ignored_voxels_say_nothing_of_the_confidence() -> None:
+    """Neither as right nor as wrong, nor as a label that others are near to."""
+    truth = np.ones(SHAPE, np.uint8)
+    truth[10:] = 2
+    reliability = measure_reliability(
+        labelled(truth), labelled(np.ones(SHAPE, np.uint8)), np.full(SHAPE, 255, np.uint8), ignore=(2,)
+    )
+    assert reliability.rows() == [(0.95, 1.0, 4000, 1.0, 1.0)]

@@ -143,3 +143,27 @@ def test_a_value_that_the_table_lacks_is_refused(tmp_path: Path) -> None:
     write_labels(tmp_path / "ours.nii.gz", BOX * np.uint8(9))
     with pytest.raises(InputError, match=r"\[9\]"):
         read_pair(Pair("a", tmp_path / "truth.nii.gz", tmp_path / "ours.nii.gz"))
+
+
+def test_a_file_and_a_folder_of_one_case_are_refused(tmp_path: Path) -> None:
+    """Which of the two is scored would be chance."""
+    write_labels(tmp_path / "truth" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "a" / "segmentation.nii.gz", BOX)
+    with pytest.raises(InputError, match="both a file and a folder"):
+        find_pairs(find_references(tmp_path / "truth"), tmp_path / "ours")
+
+
+def test_a_folder_of_scans_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+    """Not a traceback."""
+    write_labels(tmp_path / "truth" / "a.nii.gz", BOX)
+    with pytest.raises(InputError, match="is no folder"):
+        find_references(tmp_path / "truth").with_images(tmp_path / "scans")
+
+
+def test_scans_of_other_names_are_an_input_error(tmp_path: Path) -> None:
+    """Asked for pictures, nobody wants to find none and no reason."""
+    write_labels(tmp_path / "truth" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "scans" / "other.nii.gz", BOX)
+    with pytest.raises(InputError, match="has the name of a case"):
+        find_references(tmp_path / "truth").with_images(tmp_path / "scans")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from effvit_med.errors import SettingsError
 from effvit_med.evaluation.pairs import find_references
 from effvit_med.evaluation.report import differences, to_markdown, write_evaluation
 from effvit_med.evaluation.run import Evaluation, EvaluationOptions, evaluate
-from tests.evaluation.parts import block, labelled, write_labels
+from effvit_med.io import write_nifti, write_volume
+from effvit_med.volume import Volume
+from tests.evaluation.parts import TABLE, block, grid, labelled, write_labels
 
 SHAPE = (12, 12, 12)
 BOX = block(SHAPE, (2, 8), (2, 8), (2, 8))
@@ -91,7 +94,9 @@ def test_models_that_were_scored_differently_are_not_compared(cases: Path) -> No
         _score(cases).compare(_score(cases, EvaluationOptions(tolerance_mm=3)))
 
 
-@pytest.mark.parametrize(("tolerance_mm", "low_dice"), [(0, 0.8), (1, 0), (1, 1)])
+@pytest.mark.parametrize(
+    ("tolerance_mm", "low_dice"), [(0, 0.8), (float("inf"), 0.8), (float("nan"), 0.8), (1, 0), (1, 1)]
+)
 def test_impossible_options_are_refused(tolerance_mm: float, low_dice: float) -> None:
     """Before anything is read."""
     with pytest.raises(SettingsError):
@@ -150,3 +155,63 @@ def test_differences_tell_four_kinds() -> None:
     ours = np.array([[[0, 1, 2, 0, 2]]], np.uint8)
     shown = differences(labelled(truth), labelled(ours))
     assert shown.labels.ravel().tolist() == [0, 1, 4, 3, 2]
+
+
+def test_a_confidence_map_in_another_order_of_axes_is_turned(tmp_path: Path) -> None:
+    """A cube's shape does not tell: sure where right and unsure where wrong must stay so."""
+    ours = np.roll(BOX, 3, 0)
+    confidence = np.where(ours == BOX, 255, 0).astype(np.uint8)
+    places = [grid(SHAPE), grid(SHAPE).reoriented("SPL")]
+    errors = []
+    for number, place in enumerate(places):
+        folder = tmp_path / str(number)
+        write_labels(folder / "truth" / "a.nii.gz", BOX)
+        (folder / "ours" / "a").mkdir(parents=True)
+        for name, array in (("segmentation", ours), ("segmentation.confidence", confidence)):
+            turned = grid(SHAPE).reorient_array(array, place.orientation)
+            write_volume(Volume(turned, place), folder / "ours" / "a" / f"{name}.nii.gz")
+        result = evaluate(find_references(folder / "truth"), folder / "ours")
+        assert result.reliability is not None
+        errors.append(result.reliability.expected_error)
+    assert errors[0] == pytest.approx(errors[1])
+    assert errors[0] < 0.3
+
+
+def test_a_damaged_confidence_map_costs_no_score(tmp_path: Path) -> None:
+    """The case is scored once, and the page says that its map was not used."""
+    write_labels(tmp_path / "truth" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "a" / "segmentation.nii.gz", BOX)
+    (tmp_path / "ours" / "a" / "segmentation.confidence.nii.gz").write_bytes(b"half a file")
+    result = evaluate(find_references(tmp_path / "truth"), tmp_path / "ours")
+    assert (list(result.scores), result.unscored, list(result.unheeded)) == (["a"], {}, ["a"])
+    assert "Confidence maps that were not used" in to_markdown(result)
+
+
+def test_an_ignored_value_that_no_table_names_is_read(tmp_path: Path) -> None:
+    """255 marks undecided voxels in many data sets whose list names only structures."""
+    truth = BOX.copy()
+    truth[8:10, 2:8, 2:8] = 255
+    write_labels(tmp_path / "truth" / "a.nii.gz", truth)
+    write_nifti(labelled(block(SHAPE, (2, 10), (2, 8), (2, 8))), _made(tmp_path / "ours") / "a.nii.gz")
+    references = find_references(tmp_path / "truth")
+    result = evaluate(replace(references, table=TABLE), tmp_path / "ours", EvaluationOptions(ignore=(255,)))
+    assert result.mean_dice.mean == 1
+
+
+def test_a_scan_that_cannot_be_read_costs_its_picture_only(cases: Path, tmp_path: Path) -> None:
+    """The other pictures and the page are there."""
+    (cases / "scans" / "b.nii.gz").write_bytes(b"no scan")
+    files = write_evaluation(_score(cases), tmp_path / "out", worst=2)
+    assert [path.name for name, path in files.items() if name.startswith("failure")] == ["a.png"]
+    assert files["page"].is_file()
+
+
+def test_ignored_voxels_are_not_drawn() -> None:
+    """Nothing is said about them, so nothing is shown."""
+    truth, ours = np.array([[[0, 1, 2, 2]]], np.uint8), np.array([[[0, 1, 1, 0]]], np.uint8)
+    assert differences(labelled(truth), labelled(ours), ignore=(2,)).labels.ravel().tolist() == [0, 1, 0, 0]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

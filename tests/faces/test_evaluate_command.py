@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from effvit_med.cli import commands
+from effvit_med.errors import InputError
 from tests.evaluation.parts import block, write_labels
 
 BOX = block((12, 12, 12), (2, 8), (2, 8), (2, 8))
@@ -44,3 +46,13 @@ def test_a_missing_segmentation_is_exit_code_1(tmp_path: Path) -> None:
     run = CliRunner().invoke(commands, [*map(str, arguments)], standalone_mode=False)
     assert run.return_value == 1
     assert json.loads(run.stdout)["missing"] == ["b"]
+
+
+@pytest.mark.parametrize("wrong", ["--against", "--images"])
+def test_a_wrong_folder_is_told_before_anything_is_scored(tmp_path: Path, wrong: str) -> None:
+    """No output is written, and the error names the folder."""
+    _folders(tmp_path)
+    arguments = ["evaluate", tmp_path / "ours", tmp_path / "truth", "-o", tmp_path / "out", wrong, tmp_path / "none"]
+    with pytest.raises(InputError, match="none is no folder"):
+        CliRunner().invoke(commands, [*map(str, arguments)], standalone_mode=False, catch_exceptions=False)
+    assert not (tmp_path / "out").exists()
