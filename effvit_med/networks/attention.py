@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from effvit_med.networks.blocks import BlockStyle, ConvKind, ConvNorm, MBConv, Residual, Widening
 from effvit_med.networks.layers import without_autocast
@@ -26,11 +27,14 @@ class AttentionKind:
         head_dim: channels of one head.
         kernel_sizes: one aggregation kernel for each scale beside the finest, each with one number per axis.
         eps: added to the denominator.
+        softmax: whether tokens are weighted by the softmax of q . k, at a cost that grows with the square of the
+            tokens; it is there to be compared with.
     """
 
     head_dim: int
     kernel_sizes: tuple[tuple[int, ...], ...]
     eps: float = 1e-15
+    softmax: bool = False
 
 
 def linear_attention(
@@ -106,7 +110,10 @@ class LiteMLA(nn.Module):
         scales = torch.cat([finest, *(scale(finest) for scale in self.aggreg)], dim=1)
         heads = scales.shape[1] // (3 * head_dim)
         q, k, v = scales.reshape(batch, heads, 3, head_dim, math.prod(space)).unbind(2)
-        out = linear_attention(q, k, v, self.kind.eps)
+        if self.kind.softmax:
+            out = functional.scaled_dot_product_attention(q.mT, k.mT, v.mT).mT
+        else:
+            out = linear_attention(q, k, v, self.kind.eps)
         return self.proj(out.reshape(batch, heads * head_dim, *space))
 
 

@@ -11,8 +11,22 @@ from effvit_med.errors import SettingsError
 from effvit_med.networks.decoder import Decoder, HighResolutionDecoder, SegHead, resize
 from effvit_med.networks.efficientvit import Backbone, NamedBackbone
 from effvit_med.networks.layers import lay_out, layers_for
-from effvit_med.networks.presets import GENERAL_HEAD, HEAD_OF_BACKBONE, HEADS, HIGH_RESOLUTION, refuse_unknown
-from effvit_med.networks.registry import NetworkDetails, make_backbone, read_details, style_of
+from effvit_med.networks.presets import (
+    GENERAL_HEAD,
+    HEAD_OF_BACKBONE,
+    HEADS,
+    HIGH_RESOLUTION,
+    DecoderPreset,
+    refuse_unknown,
+)
+from effvit_med.networks.registry import (
+    FAMILY_OF,
+    NetworkDetails,
+    make_backbone,
+    read_details,
+    settle_details,
+    style_of,
+)
 
 _DECODERS = ("high_resolution", "seg_head")
 _LEVELS = {1: 0, 2: 1, 4: 2}
@@ -145,7 +159,7 @@ def build_network(
         >>> tuple(network(image).shape), tuple(network.logits(image).shape), network.output_stride
         ((1, 4, 20, 33, 16), (1, 4, 10, 17, 8), (2, 2, 2))
     """
-    settings = read_details(details)
+    settings = settle_details(preset, read_details(details))
     if out_channels < 1:
         raise SettingsError(f"out_channels is {out_channels}; give at least 1.")
     backbone = make_backbone(preset, spatial_dims, in_channels, settings)
@@ -158,9 +172,15 @@ def build_network(
         stride = 1 if decoder_stride is None else decoder_stride
         if stride not in _LEVELS:
             raise SettingsError(f"decoder_stride is {stride!r}; the high_resolution decoder has 1, 2 or 4.")
-        style = style_of(spatial_dims, settings, HIGH_RESOLUTION.activation)
-        head = HighResolutionDecoder(style, backbone, out_channels, HIGH_RESOLUTION, _LEVELS[stride])
+        numbers = _decoder_of(backbone)
+        style = style_of(spatial_dims, settings, numbers.activation)
+        head = HighResolutionDecoder(style, backbone, out_channels, numbers, _LEVELS[stride])
     return SegmentationNetwork(backbone, head, spatial_dims, out_channels)
+
+
+def _decoder_of(backbone: NamedBackbone) -> DecoderPreset:
+    own = FAMILY_OF[backbone.preset_name].decoder
+    return own(backbone.preset_name, backbone.spatial_dims) if own else HIGH_RESOLUTION
 
 
 def _seg_head(backbone: NamedBackbone, out_channels: int, settings: NetworkDetails, stride: int | None) -> SegHead:

@@ -120,7 +120,8 @@ class Level:
 
     Attributes:
         stride: input voxels per voxel, one per axis.
-        map_index: which of the backbone's maps has this stride, or None where there is none; 0 is the image itself.
+        map_index: which of the backbone's maps has this stride, or None where there is none; 0 is the image itself,
+            unless the backbone has a map of its size.
     """
 
     stride: tuple[int, ...]
@@ -136,9 +137,15 @@ def decoder_levels(strides: Sequence[tuple[int, ...]]) -> tuple[Level, ...]:
     Examples:
         >>> [(level.stride, level.map_index) for level in decoder_levels([(4, 4), (8, 8)])]
         [((1, 1), 0), ((2, 2), None), ((4, 4), 1), ((8, 8), 2)]
+        >>> [(level.stride, level.map_index) for level in decoder_levels([(1, 1), (2, 2)])]
+        [((1, 1), 1), ((2, 2), 2)]
     """
-    levels = [Level((1,) * len(strides[0]), 0)]
+    whole = (1,) * len(strides[0])
+    full_size = strides[0] == whole
+    levels = [Level(whole, int(full_size))]
     for index, stride in enumerate(strides, start=1):
+        if full_size and index == 1:
+            continue
         while any(2 * before < here for before, here in zip(levels[-1].stride, stride, strict=True)):
             between = tuple(min(2 * before, here) for before, here in zip(levels[-1].stride, stride, strict=True))
             levels.append(Level(between, None))
@@ -195,22 +202,31 @@ class HighResolutionDecoder(nn.Module):
             {
                 str(i): ConvNorm(style, channels[here.map_index], widths[i], point)
                 for i, here in ((i, levels[i]) for i in rising)
-                if here.map_index is not None
+                if here.map_index is not None and not (preset.plain_skips and channels[here.map_index] == widths[i])
             }
         )
         self.refine = nn.ModuleDict({str(i): _refinement(style, preset, i) for i in rising})
         classify = ConvKind(style.point, style.point, bias=True, norm=False, activation=False)
         self.classify = ConvNorm(style, widths[level], out_channels, classify)
+        self.map_channels = widths[level : last + 1]
 
-    def forward(self, image: Float[Tensor, "batch channels *space"], features: list[Tensor]) -> Tensor:
-        """The logits, of size ceil(n / output_stride) along each axis.
+    def maps(self, image: Float[Tensor, "batch channels *space"], features: list[Tensor]) -> list[Tensor]:
+        """The refined maps that lie between the backbone's and the logits, finest first, with `map_channels` channels.
 
         Args:
             image: the image.
             features: the backbone's maps, finest first.
         """
+        kept: list[Tensor] = []
+        self._rise(image, features, kept)
+        return kept[::-1]
+
+    def _rise(self, image: Tensor, features: list[Tensor], kept: list[Tensor] | None = None) -> Tensor:
+        """The finest refined map; every one is put into a list where one is given, and else freed on the way."""
         maps = [image, *features]
         x = self.deepest(maps[-1])
+        if kept is not None:
+            kept.append(x)
         for index in range(len(self.levels) - 2, self.last_level - 1, -1):
             name, level = str(index), self.levels[index]
             x = self.narrow[name](x)
@@ -219,9 +235,20 @@ class HighResolutionDecoder(nn.Module):
                 x = resize(x, size, self.mode)
             else:
                 finer = maps[level.map_index]
-                x = add(resize(x, finer.shape[2:], self.mode), self.skip[name](finer))
+                x = add(resize(x, finer.shape[2:], self.mode), self.skip[name](finer) if name in self.skip else finer)
             x = run_stage(self.refine[name], x, checkpointing=self.checkpointing)
-        return self.classify(x)
+            if kept is not None:
+                kept.append(x)
+        return x
+
+    def forward(self, image: Float[Tensor, "batch channels *space"], features: list[Tensor]) -> Tensor:
+        """The logits, of size ceil(n / output_stride) along each axis.
+
+        Args:
+            image: the image.
+            features: the backbone's maps, finest first.
+        """
+        return self.classify(self._rise(image, features))
 
 
 def _refinement(style: BlockStyle, preset: DecoderPreset, level: int) -> OpSequence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -68,7 +69,8 @@ class EfficientVit(nn.Module):
         preset: the numbers of the model.
         style: layer types, kernel size and normalisation; its activation is set by the preset's.
         in_channels: channels of the image.
-        stage_strides: for each stage one stride, or one per axis; 2 everywhere where left out.
+        stage_strides: for each stage one stride, or one per axis; 2 everywhere where left out, but for the first stage
+            of a preset that keeps the input's own resolution.
         aggregation_kernel_size: of the attention's second scale, odd, or one per axis; the preset's where left out.
 
     Raises:
@@ -93,7 +95,8 @@ class EfficientVit(nn.Module):
     ) -> None:
         super().__init__()
         dims = style.layers.spatial_dims
-        per_stage = list(stage_strides) if stage_strides is not None else [2] * len(preset.stages)
+        usual = [preset.first_stride] + [2] * (len(preset.stages) - 1)
+        per_stage = list(stage_strides) if stage_strides is not None else usual
         if len(per_stage) != len(preset.stages):
             raise SettingsError(
                 f"stage_strides is {stage_strides!r} with {len(per_stage)} entries; {preset.name} has "
@@ -164,8 +167,8 @@ def _stage_blocks(
 
 def _same_size_block(style: BlockStyle, stage: StagePreset, kind: AttentionKind) -> nn.Module:
     width = stage.width
-    if stage.kind == "attention":
-        return EfficientVitBlock(style, width, kind, stage.expand)
+    if stage.kind in ("attention", "softmax"):
+        return EfficientVitBlock(style, width, replace(kind, softmax=stage.kind == "softmax"), stage.expand)
     if stage.kind == "ds":
         return Residual(DSConv(style, width, width, style.point))
     if stage.kind == "res":

@@ -21,9 +21,13 @@ def _point_conv(x: Tensor, conv: nn.Conv2d | nn.Conv3d) -> Tensor:
     return functional.linear(x.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
 
 
-def _is_plain(conv: nn.Conv2d | nn.Conv3d) -> bool:
+def _is_traced() -> bool:
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # documented, but not typed
-    return conv.groups > 1 or tracing or torch.compiler.is_compiling()
+    return tracing or torch.compiler.is_compiling()
+
+
+def _is_plain(conv: nn.Conv2d | nn.Conv3d) -> bool:
+    return conv.groups > 1 or _is_traced()
 
 
 class PointConv2d(nn.Conv2d):
@@ -77,9 +81,23 @@ class PointInstanceNorm3d(nn.InstanceNorm3d):
 
 def _instance_norm(x: Tensor, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> Tensor:
     if math.prod(x.shape[2:]) > 1 and x.shape[0] > 0:  # torch takes no empty batch
+        if not torch.is_grad_enabled() and x.dtype == torch.float32 and not _is_traced():
+            return _normalise_channels_last(x, norm)
         return functional.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=norm.eps)
     shape = (1, -1) + (1,) * (x.dim() - 2)
     return (x - x) * norm.weight.reshape(shape) + norm.bias.reshape(shape)
+
+
+def _normalise_channels_last(x: Tensor, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> Tensor:
+    """Instance normalisation in the layout that the map has; torch's own copies it to another and back.
+
+    That halves its time at 16 channels of 40 x 56 x 40 and more where channels are many. Mean first, then squares of
+    what is left: nothing is cancelled. With gradients torch's own is faster.
+    """
+    rows = x.movedim(1, -1).flatten(1, -2)  # (batch, voxels, channels): a view of a channels-last map
+    rest = rows - rows.mean(1, keepdim=True)
+    scale = (rest * rest).mean(1, keepdim=True).add_(norm.eps).rsqrt_().mul_(norm.weight)
+    return rest.mul_(scale).add_(norm.bias).unflatten(1, x.shape[2:]).movedim(-1, 1)
 
 
 @dataclass(frozen=True)

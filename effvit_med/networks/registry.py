@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import nn
@@ -17,10 +17,11 @@ from effvit_med.networks.efficientvit import EfficientVit, NamedBackbone
 from effvit_med.networks.efficientvit_m import EfficientVitM
 from effvit_med.networks.large_stride import LargeStrideHead
 from effvit_med.networks.layers import layers_for, per_axis
-from effvit_med.networks.presets import BACKBONES, ActivationName, refuse_unknown
+from effvit_med.networks.presets import BACKBONES, ActivationName, DecoderPreset, refuse_unknown
 from effvit_med.networks.presets.classifiers import CLASSIFIERS
 from effvit_med.networks.presets.efficientmod import EFFICIENTMOD
 from effvit_med.networks.presets.efficientvit_m import EFFICIENTVIT_M
+from effvit_med.networks.presets.fullres import FULL_RESOLUTION, FULL_RESOLUTION_NAMES
 from effvit_med.networks.presets.shvit import SHVIT
 from effvit_med.networks.presets.turbovit import TURBOVIT
 from effvit_med.networks.shvit import Shvit
@@ -32,7 +33,8 @@ class NetworkDetails:
     """What is seldom changed about a network; which of these a backbone takes depends on its family.
 
     Attributes:
-        norm: ``batch`` as published, or ``instance`` (EfficientViT B and L, and every decoder).
+        norm: ``batch`` as published, or ``instance`` (EfficientViT B and L, the full-resolution networks, and every
+            decoder); the family's own where left out.
         norm_eps: added to the variance; the published value of the model where left out.
         kernel_size: of the 3^n convolutions, odd, or one per axis (EfficientViT B and L, and every decoder).
         aggregation_kernel_size: of the attention's second scale, odd, or one per axis (EfficientViT B, L, XL).
@@ -43,7 +45,7 @@ class NetworkDetails:
         context_kernel_size: of the modulation's depthwise convolution, odd (EfficientMod).
     """
 
-    norm: str = "batch"
+    norm: str | None = None
     norm_eps: float | None = None
     kernel_size: int | Sequence[int] = 3
     aggregation_kernel_size: int | Sequence[int] | None = None
@@ -71,6 +73,8 @@ class Family:
         norm_eps: of the published models, and the default of a backbone.
         layouts: the checkpoint layouts that were published, official first; empty where there are none.
         source: the paper.
+        norm: the normalisation where none is named.
+        decoder: the decoder that goes with a backbone, from a name and spatial_dims; None for the usual one.
     """
 
     name: str
@@ -81,6 +85,8 @@ class Family:
     norm_eps: float
     layouts: tuple[str, ...]
     source: str
+    norm: str = "batch"
+    decoder: Callable[[str, int], DecoderPreset] | None = None
 
 
 def style_of(spatial_dims: int, details: NetworkDetails, activation: ActivationName) -> BlockStyle:
@@ -96,7 +102,7 @@ def style_of(spatial_dims: int, details: NetworkDetails, activation: ActivationN
     """
     kernel_size = per_axis(details.kernel_size, spatial_dims, "kernel_size")
     norm_eps = 1e-5 if details.norm_eps is None else details.norm_eps
-    return BlockStyle(layers_for(spatial_dims), kernel_size, activation, details.norm, norm_eps)
+    return BlockStyle(layers_for(spatial_dims), kernel_size, activation, details.norm or "batch", norm_eps)
 
 
 def _eps(details: NetworkDetails, published: float) -> float:
@@ -105,6 +111,12 @@ def _eps(details: NetworkDetails, published: float) -> float:
 
 def _efficientvit(name: str, spatial_dims: int, in_channels: int, details: NetworkDetails) -> NamedBackbone:
     preset = BACKBONES[name]
+    style = style_of(spatial_dims, details, preset.activation)
+    return EfficientVit(preset, style, in_channels, details.stage_strides, details.aggregation_kernel_size)
+
+
+def _full_resolution(name: str, spatial_dims: int, in_channels: int, details: NetworkDetails) -> NamedBackbone:
+    preset = FULL_RESOLUTION[name, spatial_dims].backbone
     style = style_of(spatial_dims, details, preset.activation)
     return EfficientVit(preset, style, in_channels, details.stage_strides, details.aggregation_kernel_size)
 
@@ -180,6 +192,18 @@ FAMILIES: tuple[Family, ...] = (
         norm_eps=1e-5,
         layouts=("mit", "timm"),
         source="Cai et al., ICCV 2023, arXiv 2205.14756",
+    ),
+    Family(
+        name="EfficientViT at full resolution (ours)",
+        presets=FULL_RESOLUTION_NAMES,
+        build=_full_resolution,
+        classify=_efficientvit_head,
+        takes=frozenset({"aggregation_kernel_size", "stage_strides"}),
+        norm_eps=1e-5,
+        layouts=(),
+        source="ours, of EfficientViT's blocks; benchmarks/search.py finds the numbers",
+        norm="instance",
+        decoder=lambda name, spatial_dims: FULL_RESOLUTION[name, spatial_dims].decoder,
     ),
     Family(
         name="EfficientViT-M",
@@ -287,6 +311,23 @@ def read_details(values: Mapping[str, Any]) -> NetworkDetails:
     return NetworkDetails(**values)
 
 
+def settle_details(preset: str, details: NetworkDetails) -> NetworkDetails:
+    """The details with the normalisation of a backbone's family where none is named.
+
+    Args:
+        preset: one of `FAMILY_OF`, or a published spelling of it.
+        details: what was asked for.
+
+    Raises:
+        SettingsError: if there is no such backbone.
+
+    Examples:
+        >>> settle_details("efficientvit_b0", NetworkDetails()).norm
+        'batch'
+    """
+    return replace(details, norm=details.norm or FAMILY_OF[resolve_backbone(preset)].norm)
+
+
 def make_backbone(name: str, spatial_dims: int, in_channels: int, details: NetworkDetails) -> NamedBackbone:
     """A new backbone with random weights; it remembers its name as ``preset_name``.
 
@@ -305,6 +346,7 @@ def make_backbone(name: str, spatial_dims: int, in_channels: int, details: Netwo
         raise SettingsError(f"in_channels is {in_channels}; give at least 1.")
     family = FAMILY_OF[preset]
     plain = NetworkDetails()
+    details = settle_details(preset, details)
     for field in fields(NetworkDetails):
         value = getattr(details, field.name)
         if value != getattr(plain, field.name) and field.name not in _COMMON | family.takes:

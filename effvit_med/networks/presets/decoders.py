@@ -49,6 +49,7 @@ class DecoderPreset:
         dense_levels: how many of the first strides are refined by dense convolutions; the rest by MBConvs.
         expand: how many times these MBConvs widen inside.
         activation: the activation of every block.
+        plain_skips: whether a finer map that has the decoder's width already is added as it is.
     """
 
     widths: tuple[int, ...]
@@ -56,6 +57,7 @@ class DecoderPreset:
     dense_levels: int = 2
     expand: int = 4
     activation: ActivationName = "hardswish"
+    plain_skips: bool = False
 
 
 HEADS = {

@@ -12,7 +12,7 @@ from typing import Literal
 
 from effvit_med.networks.presets.names import ActivationName
 
-BlockKind = Literal["ds", "res", "mb", "fused", "attention"]
+BlockKind = Literal["ds", "res", "mb", "fused", "attention", "softmax"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class StagePreset:
         width: channels of the stage.
         down: the size-changing block; ``conv`` is one convolution, as in the stem.
         down_expand: how many times the size-changing block widens its input inside.
-        kind: the kind of the residual blocks.
+        kind: the kind of the residual blocks; ``softmax`` is ``attention`` with softmax in place of the linear one.
         blocks: how many residual blocks follow.
         expand: how many times a residual block widens inside.
         fewer_norm: whether only the last convolution of a block is normalised; the others then have a bias.
@@ -50,6 +50,7 @@ class BackbonePreset:
         separate_stem: whether stage 0 is stored under ``input_stem`` (B series) or as ``stages.0`` (L, XL).
         attention_eps: added to the denominator of the attention.
         aggregation_kernel_size: of the attention's second scale, along every axis.
+        first_stride: of stage 0 where none is named; 1 keeps the input's own resolution. All other stages have 2.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BackbonePreset:
     separate_stem: bool
     attention_eps: float = 1e-15
     aggregation_kernel_size: int = 5
+    first_stride: int = 2
 
 
 def _b_series(name: str, widths: tuple[int, ...], depths: tuple[int, ...], head_dim: int) -> BackbonePreset:

@@ -1,0 +1,113 @@
+"""Networks that keep the input's own resolution in their first stage: every number, as data.
+
+The published EfficientViT halves the image in its stem: right for photographs of objects, wrong for a structure that is
+three voxels wide. Here the first stage has stride 1 and few channels, dense residual convolutions stand where there are
+many voxels, multi-scale linear attention where there are few, and the decoder adds each stage's map on its way back to
+the input's size. The widths are what `benchmarks/search.py` found, not what a paper has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from effvit_med.networks.presets.decoders import DecoderPreset
+from effvit_med.networks.presets.efficientvit import BackbonePreset, BlockKind, StagePreset
+from effvit_med.networks.presets.names import ActivationName
+
+
+@dataclass(frozen=True)
+class FullResolutionPreset:
+    """A backbone and the decoder that goes with it.
+
+    Attributes:
+        backbone: the stages, the first of stride 1.
+        decoder: as wide as the backbone at each stride.
+    """
+
+    backbone: BackbonePreset
+    decoder: DecoderPreset
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What distinguishes one full-resolution network from another.
+
+    Attributes:
+        widths: channels of each stage, finest first; of a stage that attends, a multiple of ``head_dim``.
+        blocks: residual blocks of each stage.
+        kinds: kind of these blocks.
+        decoder_depths: residual blocks of the decoder at each stride but the last.
+        dense_levels: how many of the decoder's strides are refined by dense convolutions.
+        head_dim: channels of one attention head.
+        expand: how many times the MBConvs widen inside.
+        plain_skips: whether the decoder adds the stages' maps as they are.
+        aggregation_kernel_size: of the attention's second scale.
+        activation: the activation of every block.
+    """
+
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    kinds: tuple[BlockKind, ...]
+    decoder_depths: tuple[int, ...]
+    dense_levels: int = 3
+    head_dim: int = 16
+    expand: int = 4
+    plain_skips: bool = False
+    aggregation_kernel_size: int = 3
+    activation: ActivationName = "hardswish"
+
+
+def assemble(name: str, layout: Layout) -> FullResolutionPreset:
+    """The backbone and the decoder of a layout.
+
+    Args:
+        name: what the network is called.
+        layout: its numbers.
+
+    Examples:
+        >>> found = assemble("mine", Layout((8, 16), (0, 1), ("res", "attention"), (1,)))
+        >>> found.backbone.first_stride, found.decoder.widths
+        (1, (8, 16))
+    """
+    rows = zip(layout.widths, layout.kinds, layout.blocks, strict=True)
+    stages = tuple(
+        StagePreset(width, "conv", 1, kind, blocks, layout.expand, fewer_norm=False) for width, kind, blocks in rows
+    )
+    backbone = BackbonePreset(
+        name,
+        stages,
+        layout.head_dim,
+        layout.activation,
+        separate_stem=False,
+        aggregation_kernel_size=layout.aggregation_kernel_size,
+        first_stride=1,
+    )
+    decoder = DecoderPreset(
+        layout.widths,
+        layout.decoder_depths,
+        layout.dense_levels,
+        layout.expand,
+        layout.activation,
+        layout.plain_skips,
+    )
+    return FullResolutionPreset(backbone, decoder)
+
+
+_VOLUMES: tuple[BlockKind, ...] = ("res", "res", "res", "attention")
+_IMAGES: tuple[BlockKind, ...] = ("res", "res", "res", "attention", "attention")
+
+#: By name and number of spatial axes.
+FULL_RESOLUTION = {
+    ("fullres_tiny", 3): assemble("fullres_tiny", Layout((8, 16, 32, 64), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
+    ("fullres_small", 3): assemble("fullres_small", Layout((12, 24, 48, 96), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
+    ("fullres_base", 3): assemble("fullres_base", Layout((16, 32, 64, 128), (0, 1, 2, 2), _VOLUMES, (1, 1, 1))),
+    ("fullres_tiny", 2): assemble("fullres_tiny", Layout((8, 16, 32, 64, 64), (0, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))),
+    ("fullres_small", 2): assemble(
+        "fullres_small", Layout((16, 32, 64, 96, 128), (1, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))
+    ),
+    ("fullres_base", 2): assemble(
+        "fullres_base", Layout((24, 48, 96, 128, 192), (1, 2, 2, 2, 2), _IMAGES, (1, 1, 1, 1))
+    ),
+}
+
+FULL_RESOLUTION_NAMES = tuple(dict.fromkeys(name for name, _ in FULL_RESOLUTION))
