@@ -97,7 +97,7 @@ def _normalise_channels_last(x: Tensor, norm: nn.InstanceNorm2d | nn.InstanceNor
     rows = x.movedim(1, -1).flatten(1, -2)  # (batch, voxels, channels): a view of a channels-last map
     rest = rows - rows.mean(1, keepdim=True)
     scale = (rest * rest).mean(1, keepdim=True).add_(norm.eps).rsqrt_().mul_(norm.weight)
-    return rest.mul_(scale).add_(norm.bias).unflatten(1, x.shape[2:]).movedim(-1, 1)
+    return rest.mul_(scale).add_(norm.bias).reshape(x.shape[0], *x.shape[2:], -1).movedim(-1, 1)
 
 
 @dataclass(frozen=True)
