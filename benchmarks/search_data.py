@@ -67,7 +67,7 @@ def _load_hippocampus(data: Path) -> SearchSet:
         patch=(32, 48, 40),
         training=tuple(load(name) for name in names[:-30]),
         validation=tuple(load(name) for name in names[-30:]),
-        mirrored=(0, 1, 2),
+        mirrored=(2,),  # left and right; mirrored from front to back, anterior is where posterior was
     )
 
 
