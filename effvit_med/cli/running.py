@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from effvit_med.engine import Job, Segmenter
 
-OUTPUT_TYPES = ("dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr")
+OUTPUT_TYPES = ("dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr", "png")
 SEG_TYPES = ("binary", "labelmap", "fractional", "auto")
 REMEDIES = ("gaps", "irregular", "duplicates")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -67,7 +67,7 @@ _OUTPUT_OPTIONS = (
         multiple=True,
         type=click.Choice(OUTPUT_TYPES),
         help="what to write beside measurements, picture and record, one or more; DICOM SEG and NIfTI, where they fit, "
-        "if not given",
+        "and png for photographs if not given",
     ),
     click.option(
         "--seg-type",
