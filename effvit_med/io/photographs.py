@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from effvit_med.errors import InputError, OutputError, RefusedError, SettingsError
 from effvit_med.io.atomic import atomic_path, write_json
 from effvit_med.io.nifti import name_case
-from effvit_med.io.photograph_spacing import find_spacing
+from effvit_med.io.photograph_spacing import Spacing, find_spacing
 from effvit_med.volume import NOT_FOR_CLINICAL_USE, Finding, Geometry, Segmentation, Source, SourceFile, Volume
 from effvit_med.volume.volume import PHOTOGRAPH
 
@@ -41,6 +42,7 @@ _DEEP = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})  # one channel 
 _COLOURS = frozenset({"RGB", "RGBX", "RGBA", "P", "PA", "YCbCr"})
 _WITH_ALPHA = frozenset({"LA", "PA", "RGBA"})
 _PNG_LEVEL = 6
+_BITS_PER_SAMPLE = 258  # of TIFF
 
 # Which way the rows and then the columns grow, by the Exif orientation. Source: Exif 2.3 (CIPA DC-008), tag 0x0112
 _ORIENTATIONS = {1: "PL", 2: "PR", 3: "AR", 4: "AL", 5: "LP", 6: "RP", 7: "RA", 8: "LA"}
@@ -96,7 +98,7 @@ def check_photograph(path: Path) -> tuple[Geometry, tuple[Finding, ...]]:
     path = Path(path)
     with _opened(path) as (image, _):
         _check_mode(image, path)
-        return _place(image, path)
+        return _place(_read_header(image, path), path)
 
 
 def has_one_bit(path: Path) -> bool:
@@ -134,8 +136,11 @@ def read_photograph(path: Path, case_id: str = "", colour_weights: Sequence[floa
     weights, path = check_colour_weights(colour_weights), Path(path)
     with _opened(path) as (image, sha256):
         _check_mode(image, path)
-        geometry, findings = _place(image, path)
-        pixels, transparent = _decode(image, path)
+        header = _read_header(image, path)
+        pixels, transparent = _decode(image, header, path)
+        if image.format == "PNG":  # whose Exif may stand behind the pixels
+            header = replace(header, orientation=_find_orientation(image))
+    geometry, findings = _place(header, path)
     if transparent:
         text = f"{path.name} has transparent pixels; they were read as if they were not."
         findings = (*findings, Finding("ALPHA_IGNORED", text))
@@ -148,7 +153,10 @@ def read_photograph(path: Path, case_id: str = "", colour_weights: Sequence[floa
 
 
 def read_picture_values(path: Path) -> tuple[npt.NDArray[Any], Geometry, Source]:
-    """The values of a picture as they are stored, for label maps; the Exif orientation is not looked at.
+    """The values of a picture as they are stored, for label maps.
+
+    They are placed as an upright picture with pixels of 1 mm, whatever the file says, so that two label maps of one
+    photograph always lie on one another: what is measured on them in mm counts pixels.
 
     Args:
         path: PNG or TIFF. One bit gives 0 and 1, a palette the numbers of its colours, three equal channels one.
@@ -166,10 +174,11 @@ def read_picture_values(path: Path) -> tuple[npt.NDArray[Any], Geometry, Source]
         if image.format not in ("PNG", "TIFF"):
             message = f"{path.name} is {image.format}, which changes the values of labels."
             raise RefusedError("NOT_GRAYSCALE", message, "Save it as PNG.")
-        geometry, _ = _place(image, path, turned=False)
+        header = _read_header(image, path)
         with _damage_told(path):
             image.load()
-            pixels = np.asarray(image)
+            pixels = _as_stored(np.asarray(image), header)
+    geometry = Geometry(np.eye(4)[:, [2, 1, 0, 3]], (1, *pixels.shape[:2]))
     if pixels.ndim == 3:
         colours = pixels[..., : 1 if image.mode == "LA" else 3]
         if image.mode not in _WITH_ALPHA | {"RGB", "RGBX"} or (colours != colours[..., :1]).any():
@@ -295,58 +304,95 @@ def _check_mode(image: Image.Image, path: Path) -> None:
         raise RefusedError("NOT_GRAYSCALE", message, "Save it as RGB.")
 
 
-def _place(image: Image.Image, path: Path, *, turned: bool = True) -> tuple[Geometry, tuple[Finding, ...]]:
-    """Where the pixels lie, and what is odd about them."""
-    findings = []
+@dataclass(frozen=True)
+class _Header:
+    """What is known of a picture before its pixels are decoded.
+
+    Attributes:
+        size: (height, width) as stored.
+        orientation: of Exif, 1 to 8.
+        spacing: of the pixels.
+        format: such as ``PNG``.
+        deep: whether Pillow makes 8 bits out of more, as it does for colours.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    spacing: Spacing
+    format: str
+    deep: bool
+
+
+def _read_header(image: Image.Image, path: Path) -> _Header:
     with _damage_told(path):
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if turned else 1
-        spacing = find_spacing(image)
+        width, height = image.size
+        orientation = _find_orientation(image)
+        if image.format == "TIFF" and orientation > 4:  # Pillow tells the size of the upright picture
+            width, height = height, width
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
+        tiles = getattr(image, "tile", ())
+        raw = str(tiles[0][3]) if tiles else ""  # such as RGB;16B of a PNG
+        deep = any(int(each) > 8 for each in (bits if isinstance(bits, tuple) else (bits,))) or ";16" in raw
+        kind = (image.format or "").replace("MPO", "JPEG")
+        return _Header((height, width), orientation, find_spacing(image), kind, deep and image.mode not in _DEEP)
+
+
+def _find_orientation(image: Image.Image) -> int:
+    found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # not that of PNG, which decodes all pixels
+    return found if found in _ORIENTATIONS else 1
+
+
+def _as_stored(pixels: npt.NDArray[Any], header: _Header) -> npt.NDArray[Any]:
+    """Pixels as the file has them: those of a TIFF that says it is turned are turned upright by Pillow."""
+    if header.format != "TIFF" or header.orientation == 1:
+        return pixels
+    letters = _ORIENTATIONS[header.orientation]
+    rows, columns = letters[0], letters[1]
+    turned = pixels.swapaxes(0, 1) if rows in "LR" else pixels
+    if rows in "AR":
+        turned = turned[::-1]
+    return turned[:, ::-1] if columns in "AR" else turned
+
+
+def _place(header: _Header, path: Path) -> tuple[Geometry, tuple[Finding, ...]]:
+    """Where the pixels lie, and what is odd about them."""
+    findings, spacing = [], header.spacing
     if spacing.finding:
         findings.append(Finding(spacing.finding, f"{path.name}: {spacing.message}"))
-    letters = _ORIENTATIONS.get(orientation, "PL")
-    if letters != "PL":
+    letters = _ORIENTATIONS[header.orientation]
+    if header.orientation != 1:
         text = (
-            f"{path.name} is stored turned (Exif orientation {orientation}). A network that asks for upright pictures "
-            "gets it upright; labels lie on the stored pixels and say the same orientation."
+            f"{path.name} is stored turned (Exif orientation {header.orientation}). A network that asks for upright "
+            "pictures gets it upright; labels lie on the stored pixels and say the same orientation."
         )
         findings.append(Finding("EXIF_ORIENTATION", text))
     called = _SUFFIXES.get(path.suffix.lower()[1:])
-    if called and called != (image.format or "").replace("MPO", "JPEG"):
-        findings.append(Finding("WRONG_SUFFIX", f"{path.name} is in truth {image.format}."))
-    if _has_more_bits(image):
+    if called and called != header.format:
+        findings.append(Finding("WRONG_SUFFIX", f"{path.name} is in truth {header.format}."))
+    if header.deep:
         text = f"{path.name} has more than 8 bits per colour; the lower ones were left out."
         findings.append(Finding("DEPTH_REDUCED", text))
     affine = np.eye(4)
     affine[:3, 0] = (0, 0, 1)
     affine[:3, 1] = np.multiply(_DIRECTIONS[letters[0]], spacing.row_mm)
     affine[:3, 2] = np.multiply(_DIRECTIONS[letters[1]], spacing.column_mm)
-    return Geometry(affine, (1, image.size[1], image.size[0])), tuple(findings)
+    return Geometry(affine, (1, *header.size)), tuple(findings)
 
 
-def _has_more_bits(image: Image.Image) -> bool:
-    """Whether Pillow makes 8 bits out of more, as it does for colours."""
-    if image.mode in _DEEP:
-        return False
-    bits = getattr(image, "tag_v2", {}).get(258, ())  # BitsPerSample of TIFF
-    tiles = getattr(image, "tile", ())
-    raw = str(tiles[0][3]) if tiles else ""  # such as RGB;16B of a PNG
-    return any(int(each) > 8 for each in (bits if isinstance(bits, tuple) else (bits,))) or ";16" in raw
-
-
-def _decode(image: Image.Image, path: Path) -> tuple[npt.NDArray[Any], bool]:
+def _decode(image: Image.Image, header: _Header, path: Path) -> tuple[npt.NDArray[Any], bool]:
     """(height, width) grey or (height, width, 3) colours, and whether a pixel is transparent."""
     with _damage_told(path):
         image.load()
         sees_through = image.mode in _WITH_ALPHA or "transparency" in image.info
         if image.mode in _DEEP:
-            pixels = _native(np.asarray(image))
+            pixels = _as_stored(_native(np.asarray(image)), header)
             whole = pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 65535
             return pixels.astype(np.uint16 if whole else np.float32), False
         if image.mode in ("L", "LA") and not (image.mode == "L" and sees_through):
-            values = np.asarray(image)
+            values = _as_stored(np.asarray(image), header)
             return (values[..., 0], bool((values[..., 1] < 255).any())) if values.ndim == 3 else (values, False)
         grey = image.mode == "L"
-        values = np.asarray(image.convert("RGBA" if sees_through else "RGB"))
+        values = _as_stored(np.asarray(image.convert("RGBA" if sees_through else "RGB")), header)
     transparent = values.shape[2] == 4 and bool((values[..., 3] < 255).any())
     return (values[..., 0] if grey else values[..., :3]), transparent
 
