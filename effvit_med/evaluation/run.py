@@ -25,7 +25,7 @@ from effvit_med.evaluation.pairs import OUR_NAMES, Pair, References, find_pairs,
 from effvit_med.evaluation.statistics import METRICS, Comparison, Interval, StructureSummary, compare, mean_interval
 from effvit_med.evaluation.statistics import summarise as summarise_scores
 from effvit_med.io import read_nifti
-from effvit_med.io.photographs import read_picture_values
+from effvit_med.io.photograph_labels import read_picture_values
 from effvit_med.volume import LabelTable, Segmentation
 from effvit_med.volume.quality import Verdict
 

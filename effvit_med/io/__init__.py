@@ -18,8 +18,9 @@ from effvit_med.io.find import (
 from effvit_med.io.nifti import read_nifti, write_confidence, write_nifti, write_volume
 from effvit_med.io.nrrd import write_nrrd
 from effvit_med.io.overlay import write_overlay
+from effvit_med.io.photograph_labels import write_photograph_labels, write_plane
 from effvit_med.io.photograph_overlay import write_photograph_overlay
-from effvit_med.io.photographs import read_photograph, write_photograph_labels, write_plane
+from effvit_med.io.photographs import read_photograph
 from effvit_med.io.read import read_case, read_scan
 from effvit_med.io.report import write_record
 from effvit_med.io.rtstruct import write_rtstruct

@@ -19,7 +19,8 @@ from effvit_med.io.itk_images import (
     read_nrrd,
 )
 from effvit_med.io.nifti import is_nifti_name, read_nifti
-from effvit_med.io.photographs import is_photograph_name, photograph_labels_path, read_picture_values
+from effvit_med.io.photograph_labels import photograph_labels_path, read_picture_values
+from effvit_med.io.photographs import is_photograph_name
 from effvit_med.volume import LabelTable, Segmentation, Volume
 
 _SUFFIX = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha|mhd|dcm|png|tiff?)$", re.IGNORECASE)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from effvit_med.errors import InputError, RefusedError
 from effvit_med.io.cases import Found, PhotographFile, Photographs, RefusedCase, SetAside
-from effvit_med.io.photographs import check_photograph, has_one_bit, name_photograph, photograph_labels_path
+from effvit_med.io.photograph_labels import photograph_labels_path
+from effvit_med.io.photographs import check_photograph, has_one_bit, name_photograph
 
 _RESULTS = ("overlay.png", "segmentation.png", "segmentation.confidence.png")
 _RECORD = "record.json"

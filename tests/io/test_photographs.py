@@ -13,14 +13,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from effvit_med.errors import InputError, OutputError, RefusedError, SettingsError
-from effvit_med.io.photographs import (
-    LUMA,
-    check_colour_weights,
-    check_photograph,
-    read_photograph,
-    read_picture_values,
-    write_photograph_labels,
-)
+from effvit_med.io.photograph_labels import read_picture_values, write_photograph_labels
+from effvit_med.io.photographs import LUMA, check_colour_weights, check_photograph, read_photograph
 from effvit_med.volume import Code, Geometry, Label, LabelTable, Provenance, Segmentation
 from tests.photographs import colours, save
 
