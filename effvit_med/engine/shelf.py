@@ -23,6 +23,7 @@ SUMS_FILE = "SHA256SUMS"
 SHELF = "bundles"
 DEFAULT_BUNDLE = "abdomen-phantom"
 
+_CONTRACT = "contract.json"  # of an exported model
 _CARDS = (Path("docs") / "README.md", Path("docs") / "bundle_card.md")  # the second: of the checkout's root
 
 
@@ -133,6 +134,31 @@ def find_bundle(bundle: Path | str | None = None) -> Path:
     from effvit_med.networks.presets import refuse_unknown  # here, since it takes torch along
 
     raise refuse_unknown("bundle or folder", name, folders)
+
+
+def read_colour_weights(bundle: Path | str | None = None) -> tuple[float, float, float] | None:
+    """The colour weights of a bundle or an exported model, without loading what runs it.
+
+    Args:
+        bundle: as of `find_bundle`.
+
+    Returns:
+        Shares of red, green and blue, or None where it is not made for photographs or cannot be read, which is told
+        where its model is opened.
+
+    Raises:
+        SettingsError: if no bundle has the name.
+    """
+    folder = find_bundle(bundle)
+    try:
+        if (folder / MODEL_FILE).is_file():
+            weights = yaml.safe_load((folder / MODEL_FILE).read_text(encoding="utf-8")).get("colour_weights")
+        else:
+            weights = json.loads((folder / _CONTRACT).read_text(encoding="utf-8"))["model"].get("colour_weights")
+        red, green, blue = weights
+        return float(red), float(green), float(blue)
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def list_bundles() -> tuple[Shipped, ...]:

@@ -46,9 +46,8 @@ def test_slices_that_are_not_there_are_not_computed(tmp_path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["tiling"]["window"] = [16, 64, 64]
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    plan = Segmenter(read_model(folder), Settings(device="cpu")).plan(
-        read_photograph(save(colours(), tmp_path / "a.png"))
-    )
+    photograph = read_photograph(save(colours(), tmp_path / "a.png"))
+    plan = Segmenter(read_model(folder), Settings(device="cpu")).plan(photograph)
     assert plan.window == (1, 64, 64)
 
 
