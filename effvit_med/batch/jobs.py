@@ -18,6 +18,7 @@ from effvit_med.engine.concealment import Concealment, digest, name_parts
 from effvit_med.engine.stages import Task
 from effvit_med.io import DicomSeries, Found, PhotographFile, RefusedCase
 from effvit_med.io.cases import Case
+from effvit_med.io.nifti import is_nifti_name
 from effvit_med.io.photographs import is_photograph_name
 
 NOT_DEIDENTIFIED = "NOT_DEIDENTIFIED"
@@ -219,9 +220,11 @@ def hide_refused(refused: RefusedCase, source: Path, hidden: Concealment) -> Ref
         hidden: what hides the names of the input.
     """
     case_id = refused.case_id
-    if len(refused.files) == 1 and not refused.is_dicom:
-        kind = "PHOTOGRAPH" if is_photograph_name(refused.files[0]) else "NIFTI"
-        case_id = _name_file(kind, refused.files[0], source)
+    file = refused.files[0] if len(refused.files) == 1 else None
+    if file and is_nifti_name(file):
+        case_id = _name_file("NIFTI", file, source)
+    elif file and is_photograph_name(file) and not refused.is_dicom:
+        case_id = _name_file("PHOTOGRAPH", file, source)
     return replace(refused, case_id=case_id, message=hidden.text(refused.message))
 
 
