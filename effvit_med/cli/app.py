@@ -15,6 +15,6 @@ BUNDLE_HELP = "name of a bundle that comes along, or folder of a bundle or expor
 def commands() -> None:
     """Segment medical scans with EfficientViT, on this machine.
 
-    A DICOM study or a NIfTI file in; DICOM SEG, NIfTI, measurements, a picture and a record out. Nothing leaves this
-    machine. Research use only, not for clinical use.
+    A DICOM study, a NIfTI file or photographs in; DICOM SEG, NIfTI or PNG, measurements, a picture and a record out.
+    Nothing leaves this machine. Research use only, not for clinical use.
     """
