@@ -64,15 +64,19 @@ def write_phantom_dataset(folder: str | Path, training: Iterable[int], validatio
     return folder / "dataset.json"
 
 
-def read_datalist(path: str | Path, part: str, held_out: float = 0.2, seed: int = 0) -> list[dict[str, str]]:
+def read_datalist(
+    path: str | Path, part: str, held_out: float = 0.2, seed: int = 0, fold: int = 0
+) -> list[dict[str, str]]:
     """The cases of an MSD-style ``dataset.json`` with absolute paths.
 
     Args:
         path: the ``dataset.json``.
         part: ``training`` or ``validation``. Where the file has no ``validation`` list, that part is drawn from
-            ``training``, and what is drawn is left out of ``training``.
+            ``training``, and what is drawn is left out of ``training``; if its cases have a ``fold``, those of ``fold``
+            are that part.
         held_out: the share drawn for validation.
         seed: decides which cases are drawn.
+        fold: which fold is held out where cases have one.
 
     Returns:
         One mapping per case, with ``image`` and ``label``.
@@ -90,7 +94,10 @@ def read_datalist(path: str | Path, part: str, held_out: float = 0.2, seed: int 
         validation = document.get("validation")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no MSD dataset.json with a 'training' list: {error}.") from error
-    if validation is None:
+    if validation is None and any("fold" in case for case in cases):
+        validation = [case for case in cases if case.get("fold") == fold]
+        cases = [case for case in cases if case.get("fold") != fold]
+    elif validation is None:
         order = np.random.default_rng(seed).permutation(len(cases))
         drawn = set(order[: max(1, round(len(cases) * held_out))].tolist())
         validation = [case for number, case in enumerate(cases) if number in drawn]
