@@ -153,13 +153,21 @@ def is_on(value: object) -> bool:
     return word == "true"
 
 
-def folder_uri(folder: str | Path) -> str:
-    """A local folder as the URI that tracking programs take; empty for none.
+def tracking_uri(place: str) -> str:
+    """Where MLflow keeps its records, as it wants to be told.
 
     Args:
-        folder: its path.
+        place: a local file that it makes (an SQLite database), the URI of a server, or empty for nothing.
+
+    Examples:
+        >>> tracking_uri("http://localhost:5000"), tracking_uri("/data/mlflow.db")
+        ('http://localhost:5000', 'sqlite:////data/mlflow.db')
     """
-    return Path(folder).absolute().as_uri() if str(folder) else ""
+    if not place or "://" in place:
+        return place
+    path = Path(place).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}"
 
 
 def _write_case(folder: Path, seed: int, names: dict[str, str]) -> None:
