@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from effvit_med import NOT_FOR_CLINICAL_USE
+from effvit_med.engine.head import Head, HeadKind
 from effvit_med.engine.model import Model
 from effvit_med.engine.quality_reference import QualityReference
 from effvit_med.engine.settings import describe
@@ -27,12 +28,21 @@ from effvit_med.volume import LabelTable
 
 CONTRACT_FILE = "contract.json"
 
-LABELLING = (
+_BLENDING = (
     "Where windows overlap, add their logits, each weighted by a Gaussian over the window, and divide by the sum of "
     "the weights. Interpolate the logits of every class linearly onto the scan's own voxels; an output voxel stands "
-    "for a block of output_stride input voxels and lies at its centre. The class with the highest logit wins, the "
-    "lowest on a tie. Class 0 is background; class i is the i-th row of model.labels, whose value is written."
+    "for a block of output_stride input voxels and lies at its centre. "
 )
+
+LABELLING: dict[HeadKind, str] = {
+    "softmax": _BLENDING + "The class with the highest logit wins, the lowest on a tie. Class 0 is background; class i "
+    "is the i-th row of model.labels, whose value is written.",
+    "regions": _BLENDING + "A region is where its logit is above 0. Write the regions in the order of model.head, each "
+    "as its value in model.head.order, the later over the earlier; 0 where there is none.",
+    "overlapping": _BLENDING + "A structure is where its logit is above 0. Output i is the i-th row of model.labels; "
+    "write the sum of the values of all structures that are there.",
+}
+"""What a program does with the network's output, by the kind of the head."""
 
 ExportFormat = Literal["onnx", "openvino", "program"]
 ExportPrecision = Literal["float32", "bfloat16", "int8"]
@@ -54,6 +64,7 @@ class ContractModel(_Part):
     tiling: Tiling
     labels: tuple[dict[str, Any], ...]
     quality: Annotated[QualityReference | None, Field(description="what is known of the training data")] = None
+    head: Annotated[Head, Field(description="what the outputs stand for")] = Head()
 
 
 class ContractFile(_Part):
@@ -104,7 +115,7 @@ class Contract(_Part):
     output: ContractTensor
     window: Annotated[tuple[int, ...], Field(description="spatial size of a tile as the network gets it")]
     output_stride: Annotated[tuple[int, ...], Field(description="input voxels per output voxel")]
-    labelling: str = LABELLING
+    labelling: str = LABELLING["softmax"]
     parity: ContractParity
     versions: dict[str, str]
     contract_sha256: Annotated[str, Field(description="of all the rest of this file; set when it is written")] = ""
@@ -128,6 +139,7 @@ class Contract(_Part):
             preprocess=self.model.preprocess,
             tiling=self.model.tiling,
             labels=LabelTable.from_dicts(self.model.labels),
+            head=self.model.head,
             quality=self.model.quality,
         )
         # records name the weights that the network was trained to, whatever file they are in now
@@ -150,6 +162,7 @@ def describe_contract_model(model: Model) -> ContractModel:
         preprocess=model.preprocess,
         tiling=model.tiling,
         labels=tuple(model.labels.to_dicts()),
+        head=model.head,
         quality=model.quality,
     )
 
@@ -208,11 +221,13 @@ def write_contract(folder: Path, contract: Contract) -> None:
 
 
 def _plain(contract: Contract) -> dict[str, Any]:
-    plain = contract.model_dump(mode="json", exclude={"model": {"preprocess", "tiling"}})
+    plain = contract.model_dump(mode="json", exclude={"model": {"preprocess", "tiling", "head"}})
     plain["model"]["preprocess"] = asdict(contract.model.preprocess)
     plain["model"]["tiling"] = asdict(contract.model.tiling)
     if plain["model"]["quality"] is None:
         del plain["model"]["quality"]  # so that exports from before there was one keep their digest
+    if contract.model.head != Head():  # likewise
+        plain["model"]["head"] = asdict(contract.model.head)
     return plain
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import effvit_med
+from effvit_med.engine.head import Head
 from effvit_med.engine.model import Model
 from effvit_med.engine.tiling import Tiling
 from effvit_med.volume import Finding, Volume
@@ -20,7 +21,8 @@ def describe_model(model: Model, tiling: Tiling) -> dict[str, Any]:
     """The choices of a bundle that change the labels, as plain values for the record."""
     preprocess = dataclasses.asdict(model.preprocess)
     labels = model.labels.to_dicts()
-    return {"network": model.network, "preprocess": preprocess, **dataclasses.asdict(tiling), "labels": labels}
+    head = {} if model.head == Head() else {"head": dataclasses.asdict(model.head)}
+    return {"network": model.network, "preprocess": preprocess, **dataclasses.asdict(tiling), "labels": labels, **head}
 
 
 def library_versions() -> dict[str, str]:

@@ -32,7 +32,7 @@ from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.engine.tiling import padded_size
 from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.io.spill import make_scratch
-from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
+from effvit_med.transforms import PreparedRows, network_grid, strided_grid
 from effvit_med.transforms.loops import inner_loops
 from effvit_med.transforms.pipeline import preparing_memory
 from effvit_med.volume import Finding, Geometry, Provenance, Segmentation, Step, Volume
@@ -234,10 +234,9 @@ class Segmenter:
         run.report("prepare", 1, 1)
         with self._inside(run, rows, recovering, scoring) as (source, grid, limited):
             predict = self._mirrored(run, recovering, grid)
-            values = self.model.values_of(np.arange(self._predictor.classes)).tolist()
             nodes = strided_grid(grid, scoring.stride)
             confidence = _make_confidence(volume.geometry, nodes)
-            labeller = Labeller(nodes, volume.geometry, values, limited=limited, confidence=confidence)
+            labeller = self.model.make_labeller(nodes, volume.geometry, limited=limited, confidence=confidence)
             stream = stream_scores(
                 source, predict, scoring, run.watch, partial(run.report, "network"), plan.slab_device
             )
@@ -256,7 +255,8 @@ class Segmenter:
         }
         provenance = self._provenance(run, scoring, recovering)
         with run.watch("check"):
-            result = Segmentation(labeller.labels, volume.geometry, self.model.labels, provenance, labeller.confidence)
+            table = self.model.table_of(labeller.labels)
+            result = Segmentation(labeller.labels, volume.geometry, table, provenance, labeller.confidence)
         result = result.with_provenance(replace(provenance, steps=self._steps(run)))
         self._loading = ()
         return result
@@ -288,7 +288,8 @@ class Segmenter:
                 if self.settings.region == "body":
                     box = find_body(run.volume, rows.grid)
                 else:
-                    box = find_organs(run.volume, rows.grid, predict, scoring, partial(run.report, "region"))
+                    told = partial(run.report, "region")
+                    box = find_organs(run.volume, rows.grid, predict, scoring, told, self.model.head.decision)
         if box is None:
             if self.settings.region != "whole":
                 text = f"No {self.settings.region} was found at low resolution, so the whole scan was segmented."
