@@ -24,7 +24,9 @@ def take_structure(labels: npt.NDArray[np.unsignedinteger], value: int, *, overl
         >>> take_structure(labels, 1, overlaps=True).tolist(), take_structure(labels, 1, overlaps=False).tolist()
         ([False, True, False, True], [False, True, False, False])
     """
-    return (labels & labels.dtype.type(value)) == value if overlaps else labels == value
+    if not overlaps:
+        return labels == value
+    return np.bitwise_and(labels, value, dtype=np.uint16) == value
 
 
 def count_structures(counts: npt.NDArray[Any], table: LabelTable) -> npt.NDArray[Any]:
@@ -60,4 +62,7 @@ def each_structure(
     """
     for label in table.structures:
         inside = take_structure(labels, label.value, overlaps=table.overlaps)
-        yield label, np.multiply(inside, label.value, dtype=labels.dtype)
+        yield (
+            label,
+            np.multiply(inside, label.value, dtype=np.promote_types(labels.dtype, np.min_scalar_type(label.value))),
+        )

@@ -80,3 +80,10 @@ def test_a_review_of_what_overlaps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="OVERLAPPING_STRUCTURES: Structures of this result overlap"):
         ReviewSession.start(tmp_path / "review", _overlapping(np.full((2, 4, 4), 3, np.uint8), geometry), {})
     assert not (tmp_path / "review").exists()
+
+
+def test_a_value_beyond_the_type_of_the_labels_is_nowhere() -> None:
+    """A ninth structure that no voxel of an 8-bit map can have."""
+    table = LabelTable(tuple(Label(1 << i, f"organ_{i}", Code("1", "Organ")) for i in range(9))).with_sums({3})
+    found = {label.value: int(alone.sum()) for label, alone in each_structure(np.full((2, 2, 2), 3, np.uint8), table)}
+    assert found == {1: 8, 2: 16, **{1 << i: 0 for i in range(2, 9)}}
