@@ -19,10 +19,10 @@ import torch
 
 from benchmarks.accuracy import compare_labels, draw_scans
 from effvit_med.engine import Model, Segmenter, Settings, read_model
+from effvit_med.engine.contract import open_model
 from effvit_med.engine.export import ExportOptions, export_model, open_exported
 from effvit_med.engine.quantisation import QuantisationOptions, ReferenceCase, quantise_model, sample_case
 from effvit_med.engine.runtimes import Runtime, RuntimeRequest, available_runtimes, open_runtime
-from effvit_med.engine.segmenter import open_model
 from effvit_med.errors import EffvitError
 from effvit_med.networks import fold_batchnorm
 

@@ -49,8 +49,9 @@ class SaveSegmentationd(MapTransform):  # type: ignore[misc]  # MONAI is not typ
                 source=source,
                 findings=source.findings if source else (),
             )
-            labels = data[key][0].cpu().numpy().astype(np.uint8 if len(self.model.labels) < 256 else np.uint16)
-            segmentation = Segmentation(labels, geometry, self.model.labels, provenance)
+            values = data[key][0].cpu().numpy()
+            labels = values.astype(np.uint8 if values.max() < 256 else np.uint16)
+            segmentation = Segmentation(labels, geometry, self.model.table_of(labels), provenance)
             folder = self.output_dir / self._claim(source)
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "segmentation.nii.gz"

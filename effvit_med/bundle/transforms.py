@@ -14,22 +14,19 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from effvit_med.bundle.metatensor import grid_of, scan_of, to_metatensor
-from effvit_med.engine.model import Model
+from effvit_med.bundle.truth import ANNOTATED, Truth, check_same_place, name_source
+from effvit_med.engine.model import IGNORED, Model
 from effvit_med.engine.scoring import grid_stride
-from effvit_med.errors import GeometryError
 from effvit_med.io import read_scan
-from effvit_med.transforms import label_grid, prepare, prepare_labels, strided_grid
+from effvit_med.transforms import label_grid, prepare, strided_grid
 from effvit_med.volume import Geometry, Source, Volume
-
-SAME_PLACE_MM = 0.1
-"""How far the voxels of an image and of its label map may lie apart."""
 
 
 class LoadVolumed(MapTransform):  # type: ignore[misc]  # MONAI is not typed
     """Read a NIfTI file or a folder with one DICOM series into a MetaTensor of shape (1, a0, a1, a2).
 
     Args:
-        keys: entries that hold paths.
+        keys: entries that hold paths, or mappings of names to paths (label maps of structures that overlap).
         allow_missing_keys: pass over entries that are not there.
 
     Raises:
@@ -40,8 +37,11 @@ class LoadVolumed(MapTransform):  # type: ignore[misc]  # MONAI is not typed
         """The entries with paths replaced by MetaTensors."""
         result = dict(data)
         for key in self.key_iterator(result):
-            volume = read_scan(Path(result[key]))
-            result[key] = to_metatensor(torch.from_numpy(volume.array)[None].float(), volume.geometry, volume)
+            place = result[key]
+            if isinstance(place, Mapping):
+                result[key] = {name: _read(path) for name, path in place.items()}
+            else:
+                result[key] = _read(place)
         return result
 
 
@@ -53,13 +53,17 @@ class PrepareVolumed(MapTransform):  # type: ignore[misc]
     Args:
         keys: the entry of the image.
         model: the bundle's model (`effvit_med.bundle.read_model`).
-        label_key: the entry of the label map, or None.
-
+        label_key: the entry of the label map, or None. It becomes one channel of the numbers of
+            `effvit_med.training.label_codes.LabelCodes`, or for overlapping structures a channel for each.
+        annotations: the sets of annotated outputs that occur in cases with an entry ``annotated``, which goes (see
+            `effvit_med.training.label_codes.list_annotations`).
+        ignore: the label value of voxels about which nothing is said; None where there are none.
         at_least: size to which both are padded at the far end of each axis, the image with its smallest value.
 
     Raises:
         GeometryError: if image and label map do not lie on the same grid.
         InputError: if the label map has a value that is not in the model's label table.
+        SettingsError: if the case has a set of annotated outputs that was not listed.
     """
 
     def __init__(
@@ -68,21 +72,26 @@ class PrepareVolumed(MapTransform):  # type: ignore[misc]
         model: Model,
         label_key: str | None = None,
         at_least: Sequence[int] | None = None,
+        *,
+        annotations: Sequence[Sequence[str]] = (),
+        ignore: int | None = None,
     ) -> None:
         super().__init__(keys)
         self.model = model
         self.label_key = label_key
+        self.truth = Truth(model, annotations, ignore)
         self.at_least = tuple(at_least or (1, 1, 1))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The entries on the network's grid."""
         result = dict(data)
+        annotated = result.pop(ANNOTATED, None)
         for key in self.key_iterator(result):
             geometry, modality, source = scan_of(result[key])
             volume = Volume(result[key][0].numpy(), geometry, modality, source)
             prepared = prepare(volume, self.model.preprocess)
             if self.label_key is not None:
-                label = self._prepare_label(result[self.label_key], volume)
+                label = self.truth.prepare(result[self.label_key], volume, annotated)
                 result[self.label_key] = self._pad(label, 0.0)
             result[key] = self._pad(to_metatensor(prepared.values, prepared.grid, volume), prepared.values.min())
         return result
@@ -92,29 +101,24 @@ class PrepareVolumed(MapTransform):  # type: ignore[misc]
         pad = [0, missing[2], 0, missing[1], 0, missing[0]]
         return torch.nn.functional.pad(values, pad, value=float(fill)) if any(missing) else values
 
-    def _prepare_label(self, label: MetaTensor, volume: Volume) -> MetaTensor:
-        geometry, _, source = scan_of(label)
-        _check_same_place(geometry, source, volume.geometry, volume.source)
-        classes = self.model.classes_of(label[0].numpy(), _name(source))
-        labels, grid = prepare_labels(classes, geometry, self.model.preprocess)
-        return to_metatensor(labels[None].float(), grid, volume)
-
 
 class ClassesOfd(MapTransform):  # type: ignore[misc]
     """Turn label maps, on any grid, into class numbers of the model, and check that they lie on one grid.
 
     Args:
         keys: entries of label maps, (1, a0, a1, a2); all must share one grid.
-        model: the bundle's model.
+        model: the bundle's model, of a head without overlapping structures.
+        ignore: the value of voxels about which nothing is said; where one of the maps has it, all become background.
 
     Raises:
         GeometryError: if the label maps do not lie on the same grid.
         InputError: if a value is not in the model's label table.
     """
 
-    def __init__(self, keys: KeysCollection, model: Model) -> None:
+    def __init__(self, keys: KeysCollection, model: Model, ignore: int | None = None) -> None:
         super().__init__(keys)
         self.model = model
+        self.ignore = ignore
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The entries as class numbers."""
@@ -123,10 +127,12 @@ class ClassesOfd(MapTransform):  # type: ignore[misc]
         for key in self.key_iterator(result):
             geometry, _, source = scan_of(result[key])
             first = first or (geometry, source)
-            _check_same_place(geometry, source, *first)
-            classes = self.model.classes_of(result[key].cpu().numpy(), _name(source))
+            check_same_place(geometry, source, *first)
+            classes = self.model.classes_of(result[key].cpu().numpy(), name_source(source), self.ignore)
             result[key] = torch.from_numpy(classes.astype(np.int32))
-        return result
+        maps = [result[key] for key in self.key_iterator(result)]
+        ignored = torch.stack([each == IGNORED for each in maps]).any(dim=0)
+        return {**result, **{key: result[key].masked_fill(ignored, 0) for key in self.key_iterator(result)}}
 
 
 class SlicesToChannelsd(MapTransform):  # type: ignore[misc]
@@ -180,18 +186,13 @@ class LabelSourced(MapTransform):  # type: ignore[misc]
         scores_grid = strided_grid(grid_of(image), self.stride)
         for key in self.key_iterator(result):
             scores = torch.as_tensor(result[key]).float().cpu()
-            labels = self.model.values_of(label_grid(scores, scores_grid, geometry).numpy()).astype(np.int32)
+            numbers = label_grid(scores, scores_grid, geometry, decision=self.model.head.decision)
+            labels = self.model.values_of(numbers.numpy()).astype(np.int32)
             scan = Volume(labels, geometry, modality, source)
             result[key] = to_metatensor(torch.from_numpy(labels)[None], geometry, scan)
         return result
 
 
-def _check_same_place(one: Geometry, one_source: Source | None, other: Geometry, other_source: Source | None) -> None:
-    distance_mm = one.max_distance_mm(other)
-    if distance_mm > SAME_PLACE_MM:
-        names = f"{_name(one_source)} and {_name(other_source)}"
-        raise GeometryError(f"{names} lie {distance_mm:.3f} mm apart; image and label map must share one grid.")
-
-
-def _name(source: Source | None) -> str:
-    return str(source.files[0].path) if source else "a volume made in memory"
+def _read(path: str) -> MetaTensor:
+    volume = read_scan(Path(path))
+    return to_metatensor(torch.from_numpy(volume.array)[None].float(), volume.geometry, volume)

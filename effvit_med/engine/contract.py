@@ -16,9 +16,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from effvit_med import NOT_FOR_CLINICAL_USE
-from effvit_med.engine.model import Model
+from effvit_med.engine.head import Head, HeadKind
+from effvit_med.engine.model import Model, read_model
 from effvit_med.engine.quality_reference import QualityReference
 from effvit_med.engine.settings import describe
+from effvit_med.engine.shelf import find_bundle
 from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import InputError, SettingsError, WeightsError
 from effvit_med.io.atomic import write_json
@@ -27,12 +29,21 @@ from effvit_med.volume import LabelTable
 
 CONTRACT_FILE = "contract.json"
 
-LABELLING = (
+_BLENDING = (
     "Where windows overlap, add their logits, each weighted by a Gaussian over the window, and divide by the sum of "
     "the weights. Interpolate the logits of every class linearly onto the scan's own voxels; an output voxel stands "
-    "for a block of output_stride input voxels and lies at its centre. The class with the highest logit wins, the "
-    "lowest on a tie. Class 0 is background; class i is the i-th row of model.labels, whose value is written."
+    "for a block of output_stride input voxels and lies at its centre. "
 )
+
+LABELLING: dict[HeadKind, str] = {
+    "softmax": _BLENDING + "The class with the highest logit wins, the lowest on a tie. Class 0 is background; class i "
+    "is the i-th row of model.labels, whose value is written.",
+    "regions": _BLENDING + "A region is where its logit is above 0. Write the regions in the order of model.head, each "
+    "as its value in model.head.order, the later over the earlier; 0 where there is none.",
+    "overlapping": _BLENDING + "A structure is where its logit is above 0. Output i is the i-th row of model.labels; "
+    "write the sum of the values of all structures that are there.",
+}
+"""What a program does with the network's output, by the kind of the head."""
 
 ExportFormat = Literal["onnx", "openvino", "program"]
 ExportPrecision = Literal["float32", "bfloat16", "int8"]
@@ -57,6 +68,7 @@ class ContractModel(_Part):
     colour_weights: Annotated[
         tuple[float, float, float] | None, Field(description="shares of red, green and blue; only for photographs")
     ] = None
+    head: Annotated[Head, Field(description="what the outputs stand for")] = Head()
 
 
 class ContractFile(_Part):
@@ -107,7 +119,7 @@ class Contract(_Part):
     output: ContractTensor
     window: Annotated[tuple[int, ...], Field(description="spatial size of a tile as the network gets it")]
     output_stride: Annotated[tuple[int, ...], Field(description="input voxels per output voxel")]
-    labelling: str = LABELLING
+    labelling: str = LABELLING["softmax"]
     parity: ContractParity
     versions: dict[str, str]
     contract_sha256: Annotated[str, Field(description="of all the rest of this file; set when it is written")] = ""
@@ -131,6 +143,7 @@ class Contract(_Part):
             preprocess=self.model.preprocess,
             tiling=self.model.tiling,
             labels=LabelTable.from_dicts(self.model.labels),
+            head=self.model.head,
             quality=self.model.quality,
             colour_weights=self.model.colour_weights,
         )
@@ -154,9 +167,24 @@ def describe_contract_model(model: Model) -> ContractModel:
         preprocess=model.preprocess,
         tiling=model.tiling,
         labels=tuple(model.labels.to_dicts()),
+        head=model.head,
         quality=model.quality,
         colour_weights=model.colour_weights,
     )
+
+
+def open_model(bundle: Path | str | None = None) -> Model:
+    """What a bundle, or an exported model, says about its model.
+
+    Args:
+        bundle: the folder, or the name of a bundle that comes with effvit-med; None for the default one.
+
+    Raises:
+        InputError: if the folder is neither.
+        SettingsError: if a value in it is wrong, or no bundle has the name.
+    """
+    folder = find_bundle(bundle)
+    return read_contract(folder).to_model(folder) if is_exported(folder) else read_model(folder)
 
 
 def is_exported(folder: Path) -> bool:
@@ -213,12 +241,14 @@ def write_contract(folder: Path, contract: Contract) -> None:
 
 
 def _plain(contract: Contract) -> dict[str, Any]:
-    plain = contract.model_dump(mode="json", exclude={"model": {"preprocess", "tiling"}})
+    plain = contract.model_dump(mode="json", exclude={"model": {"preprocess", "tiling", "head"}})
     plain["model"]["preprocess"] = asdict(contract.model.preprocess)
     plain["model"]["tiling"] = asdict(contract.model.tiling)
     for name in ("quality", "colour_weights"):
         if plain["model"][name] is None:
             del plain["model"][name]  # so that exports from before there was one keep their digest
+    if contract.model.head != Head():  # likewise
+        plain["model"]["head"] = asdict(contract.model.head)
     return plain
 
 

@@ -18,6 +18,7 @@ import torch
 import effvit_med
 from effvit_med.engine.contract import (
     CONTRACT_FILE,
+    LABELLING,
     Contract,
     ContractFile,
     ContractParity,
@@ -156,6 +157,7 @@ def export_model(
             output=_describe_output(network),
             window=graph.window,
             output_stride=network.output_stride,
+            labelling=LABELLING[model.head.kind],
             parity=parity,
             versions=_versions(),
         )
@@ -190,7 +192,7 @@ def open_exported(folder: Path, device: torch.device, threads: int | None = None
         device=device,
         precision=contract.precision,
         in_channels=contract.input.shape[1] or 1,
-        classes=len(contract.model.labels) + 1,
+        classes=contract.output.shape[1] or 1,
         stride=contract.output_stride,
         window=contract.window,
         batch_size=batch_size * slices,
@@ -265,17 +267,17 @@ def _compare(
         for phase, runtime in (("eager", eager), ("exported", exported))
     )
     equal = exact == found
-    classes = len(model.labels) + 1
-    sizes = np.bincount(exact.ravel(), minlength=classes) + np.bincount(found.ravel(), minlength=classes)
-    both = np.bincount(exact[equal], minlength=classes)
+    size = int(max(exact.max(), found.max(), *(label.value for label in model.labels))) + 1
+    sizes = np.bincount(exact.ravel(), minlength=size) + np.bincount(found.ravel(), minlength=size)
+    both = np.bincount(exact[equal], minlength=size)
     return ContractParity(
         case=name,
         voxels=exact.size,
         agreement=float(equal.mean()),
         least_agreement=options.least_agreement,
         dice={
-            label.name: 2 * int(both[value]) / int(sizes[value]) if sizes[value] else None
-            for value, label in enumerate(model.labels, start=1)
+            label.name: 2 * int(both[label.value]) / int(sizes[label.value]) if sizes[label.value] else None
+            for label in model.labels
         },
         computed_in=exported.precision,
     )

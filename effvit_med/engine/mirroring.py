@@ -58,6 +58,7 @@ def mirror_axes(model: Model, grid: Geometry) -> tuple[int, ...]:
     Returns:
         Axes counted from the end, ready for `mirrored`.
     """
-    sided = any(label.laterality is not None or _SIDE.search(label.name) for label in model.labels)
+    names = (*(label.name for label in model.labels), *model.head.names(model.labels))
+    sided = any(label.laterality is not None for label in model.labels) or any(map(_SIDE.search, names))
     axes = [axis for axis in range(3) if not (sided and grid.orientation[axis] in "LR")]
     return tuple(axis - 3 for axis in axes if axis > 0 or model.preprocess.spatial_dims == 3)

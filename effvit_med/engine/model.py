@@ -7,7 +7,7 @@ A bundle is a folder in the layout of MONAI bundles. Everything needed to use it
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from effvit_med.engine.head import Head
 from effvit_med.engine.quality_reference import QualityReference, read_reference
 from effvit_med.engine.settings import describe
 from effvit_med.engine.shelf import MODEL_FILE, find_bundle
@@ -24,8 +25,12 @@ from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import InputError, SettingsError, WeightsError
 from effvit_med.io.photographs import check_colour_weights
 from effvit_med.networks import SegmentationNetwork, build_network, load_weights
-from effvit_med.transforms import Preprocess
-from effvit_med.volume import LabelTable
+from effvit_med.transforms import Labeller, Preprocess
+from effvit_med.volume import Geometry, LabelTable
+from effvit_med.volume.counts import find_values
+
+IGNORED = 255
+"""The class number of voxels about which nothing is said."""
 
 
 class ModelFile(BaseModel):
@@ -48,6 +53,9 @@ class ModelFile(BaseModel):
         tuple[float, float, float] | None,
         Field(description="shares of red, green and blue in the one channel of photographs; only for such models"),
     ] = None
+    head: Annotated[dict[str, Any], Field(description="what the outputs stand for; softmax if not said")] = Field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ class Model:
         network: arguments of `effvit_med.networks.build_network`.
         preprocess: how a scan becomes its input.
         tiling: how the grid is cut into windows.
-        labels: what its outputs mean; class 0 is background, class i is the i-th row.
+        labels: the structures it knows; class 0 is background, class i is the i-th row.
+        head: what its outputs stand for.
         folds: paths of the weights of all folds, whose logits are averaged; one for a single network.
         quality: what is known of the training data, to judge results by; None if the bundle says nothing.
         colour_weights: shares of red, green and blue in the one channel of photographs; None for a model that is not
@@ -79,6 +88,7 @@ class Model:
     preprocess: Preprocess
     tiling: Tiling
     labels: LabelTable
+    head: Head = field(default_factory=Head)
     folds: tuple[Path, ...] = ()
     quality: QualityReference | None = None
     colour_weights: tuple[float, float, float] | None = None
@@ -109,39 +119,74 @@ class Model:
             raise SettingsError(f"The fold is {number}; {self.name} has {len(self.folds)}, counted from 1.")
         return replace(self, weights=self.folds[number - 1], folds=(self.folds[number - 1],))
 
-    def values_of(self, classes: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """The label values of classes: 0 for class 0, then those of the table's rows.
+    def values_of(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label values of the numbers that the network's outputs make; without regions, of class numbers.
 
         Args:
-            classes: class numbers, as `effvit_med.transforms.label_grid` gives them.
+            numbers: as `effvit_med.transforms.label_grid` gives them, by the decision of the head.
 
         Returns:
-            Label values of the same shape; the array itself where class numbers are label values.
+            Label values of the same shape; the array itself where numbers are label values.
         """
-        values = np.array([0, *(label.value for label in self.labels)])
+        values = np.array(self.head.written(self.labels))
         wide = values.max() > 255
-        if classes.dtype == np.uint8 and not wide and np.array_equal(values, np.arange(len(values))):
-            return classes
-        return values.astype(np.uint16)[classes] if wide else values.astype(np.uint8)[classes]
+        if numbers.dtype == np.uint8 and not wide and np.array_equal(values, np.arange(len(values))):
+            return numbers
+        return values.astype(np.uint16)[numbers] if wide else values.astype(np.uint8)[numbers]
 
-    def classes_of(self, values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-        """The class numbers of label values, to train on; the inverse of `values_of`.
+    def make_labeller(
+        self,
+        grid: Geometry,
+        target: Geometry,
+        *,
+        limited: bool = False,
+        confidence: npt.NDArray[np.uint8] | None = None,
+    ) -> Labeller:
+        """What makes label values of the network's outputs as they come.
 
         Args:
-            values: label values, of any shape.
-            name: what the values came from, for the error.
-
-        Returns:
-            uint8 class numbers of the same shape.
+            grid: the grid of the outputs.
+            target: the grid of the labels.
+            limited: as of `Labeller`.
+            confidence: as of `Labeller`.
 
         Raises:
-            InputError: if a value is not in the label table, or there are more than 255 structures.
+            GeometryError: as of `Labeller`.
+        """
+        values, decision = self.head.written(self.labels), self.head.decision
+        return Labeller(grid, target, values, decision=decision, limited=limited, confidence=confidence)
+
+    def table_of(self, labels: npt.NDArray[np.unsignedinteger]) -> LabelTable:
+        """The label table of a label map: the model's own, and a row for each sum of structures that overlap.
+
+        Args:
+            labels: the label values.
+        """
+        return self.labels.with_sums(find_values(labels)) if self.head.kind == "overlapping" else self.labels
+
+    def classes_of(self, values: npt.NDArray[Any], name: str, ignore: int | None = None) -> npt.NDArray[np.uint8]:
+        """The class numbers of label values, to train on: 0 for background, i for the i-th label.
+
+        Args:
+            values: label values, of any shape; of a model without overlapping structures.
+            name: what the values came from, for the error.
+            ignore: the value of voxels about which nothing is said; None where there are none.
+
+        Returns:
+            uint8 class numbers of the same shape; `IGNORED` where the value is to be ignored.
+
+        Raises:
+            InputError: if a value is not in the label table, or there are more than 254 structures.
         """
         known = np.array([0, *(label.value for label in self.labels)])
-        unknown = sorted(set(np.unique(values).tolist()) - set(known.tolist()))
-        if unknown or len(known) > 256:
+        found = set(np.unique(values).tolist()) - ({ignore} if ignore is not None else set())
+        unknown = sorted(found - set(known.tolist()))
+        if unknown or len(known) > IGNORED:
             raise InputError(f"{name} has the label values {unknown}; {self.name} knows {known.tolist()}.")
-        return np.searchsorted(known, values).astype(np.uint8)
+        classes = np.searchsorted(known, values).astype(np.uint8)
+        if ignore is not None:
+            classes[values == ignore] = IGNORED
+        return classes
 
     def build_network(self) -> SegmentationNetwork:
         """The network with fresh weights.
@@ -208,10 +253,11 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
         file = ModelFile(**content)
         preprocess = TypeAdapter(Preprocess).validate_python(file.preprocess)
         tiling = TypeAdapter(Tiling).validate_python(file.tiling)
+        head = TypeAdapter(Head).validate_python(file.head)
     except ValidationError as error:
         raise SettingsError(f"{path}: {describe(error)}") from error
     labels = LabelTable.from_dicts(file.labels)
-    _check_agreement(path, file, preprocess, labels)
+    _check_agreement(path, file, preprocess, labels, head)
     named = (file.weights,) if isinstance(file.weights, str) else file.weights
     folds = (Path(weights),) if weights else tuple(folder / name for name in named)
     if not folds:
@@ -226,13 +272,14 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
         preprocess=preprocess,
         tiling=tiling,
         labels=labels,
+        head=head,
         folds=folds,
         quality=read_reference(folder),
         colour_weights=file.colour_weights,
     )
 
 
-def _check_agreement(path: Path, file: ModelFile, preprocess: Preprocess, labels: LabelTable) -> None:
+def _check_agreement(path: Path, file: ModelFile, preprocess: Preprocess, labels: LabelTable, head: Head) -> None:
     """Raise SettingsError where two parts of a model file contradict each other."""
     values = [row["value"] for row in file.labels]
     if values != sorted(values):
@@ -244,10 +291,14 @@ def _check_agreement(path: Path, file: ModelFile, preprocess: Preprocess, labels
             raise SettingsError(f"{path}: {error}") from error
         if preprocess.slices_per_input != 1 or preprocess.spatial_dims != 2:
             raise SettingsError(f"{path}: colour_weights is for photographs, which need spatial_dims 2, neighbours 0.")
+    try:
+        head.check(labels)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
     wanted = {
         "spatial_dims": preprocess.spatial_dims,
         "in_channels": preprocess.slices_per_input,
-        "out_channels": len(labels) + 1,
+        "out_channels": len(head.names(labels)),
     }
     for name, value in wanted.items():
         if file.network.get(name) != value:

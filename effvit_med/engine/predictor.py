@@ -176,7 +176,9 @@ class Predictor:
             slices = self.model.tiling.window[0] if self.model.preprocess.spatial_dims == 2 else 1
             return [open_exported(self._exported, device, self._settings.threads, batch_size=max(1, tiles // slices))]
         requests = [
-            RuntimeRequest(network, device, self._settings.precision, window, tiles, self._key(path))
+            RuntimeRequest(
+                network, device, self._settings.precision, window, tiles, self._key(path), self.model.head.decision
+            )
             for network, path in zip(self._networks, self.model.folds, strict=True)
         ]
         return [open_runtime(self._choose(requests[0]), request) for request in requests]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from effvit_med.engine.model import Model
 from effvit_med.engine.quality_intensity import measure_profile, score_profile, why_not_comparable
@@ -10,8 +10,10 @@ from effvit_med.engine.quality_reference import QualityReference
 from effvit_med.engine.quality_rules import Judged, QualityThresholds, Reason, judge_structure
 from effvit_med.engine.quality_shapes import Shape, describe_shapes
 from effvit_med.volume import Finding, LabelTable, Segmentation, Volume
+from effvit_med.volume.counts import UnsignedArray
 from effvit_med.volume.labels import LATERALITIES
 from effvit_med.volume.measurements import Measurement
+from effvit_med.volume.overlaps import each_structure
 from effvit_med.volume.quality import CaseQuality, Verdict, worst_verdict
 
 _OF_THE_READER: Mapping[str, Verdict] = {
@@ -97,8 +99,12 @@ def judge_case(
 
 
 def _shapes_by_name(segmentation: Segmentation) -> dict[str, Shape]:
-    shapes = describe_shapes(segmentation.labels, segmentation.geometry.spacing_mm)
-    return {segmentation.table.by_value(value).name: shape for value, shape in shapes.items()}
+    table, spacing_mm = segmentation.table, segmentation.geometry.spacing_mm
+    maps: Iterable[UnsignedArray] = [segmentation.labels]
+    if table.overlaps:
+        maps = (alone for _, alone in each_structure(segmentation.labels, table))
+    found = (item for each in maps for item in describe_shapes(each, spacing_mm).items())
+    return {table.by_value(value).name: shape for value, shape in found}
 
 
 def _judge_scan(volume: Volume, segmentation: Segmentation, model: Model) -> list[Reason]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import effvit_med
+from effvit_med.engine.head import Head
 from effvit_med.engine.model import Model
 from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import RefusedError
@@ -22,12 +23,14 @@ def describe_model(model: Model, tiling: Tiling) -> dict[str, Any]:
     preprocess = dataclasses.asdict(model.preprocess)
     labels = model.labels.to_dicts()
     colours = {} if model.colour_weights is None else {"colour_weights": list(model.colour_weights)}
+    head = {} if model.head == Head() else {"head": dataclasses.asdict(model.head)}
     return {
         "network": model.network,
         "preprocess": preprocess,
         **dataclasses.asdict(tiling),
         "labels": labels,
         **colours,
+        **head,
     }
 
 

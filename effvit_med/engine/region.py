@@ -16,6 +16,7 @@ from torch import Tensor
 from effvit_med.engine.scoring import Predict, RowSource, Scoring, stream_scores
 from effvit_med.engine.tiling import Size
 from effvit_med.transforms import PreparedRows, network_grid, strided_grid
+from effvit_med.transforms.decision import Decision
 from effvit_med.transforms.resampling import RowResampler
 from effvit_med.volume import Finding, Geometry, Volume
 
@@ -166,6 +167,7 @@ def find_organs(
     predict: Predict,
     scoring: Scoring,
     progress: Callable[[int, int], None] | None = None,
+    decision: Decision = Decision.HIGHEST,
 ) -> Box | None:
     """The box around all structures that the network itself finds on a grid twice as coarse as its own.
 
@@ -175,6 +177,7 @@ def find_organs(
         predict: the network.
         scoring: how the grid is cut up.
         progress: called as progress(done, total) windows; may raise to stop.
+        decision: how scores tell what is there.
 
     Returns:
         A box of the grid with a margin of 25 mm, or None if nothing was found.
@@ -184,7 +187,7 @@ def find_organs(
     rows = PreparedRows(volume, coarse)
     tiling = replace(scoring.tiling, overlap=0.0)
     found = [
-        scores.argmax(dim=-1) > 0
+        scores.argmax(dim=-1) > 0 if decision == Decision.HIGHEST else (scores > 0).any(dim=-1)
         for scores in stream_scores(
             rows, predict, replace(scoring, preprocess=coarse, tiling=tiling), progress=progress
         )

@@ -58,6 +58,9 @@ OUTPUT_FILES = {
 }
 """The names of the files of a case; a run replaces or removes all of them."""
 
+_WITHOUT_OVERLAPS: tuple[OutputType, ...] = ("rtstruct", "nrrd")
+"""Types whose writers put every voxel into one structure."""
+
 _UNEQUAL: tuple[tuple[OutputType, str, str], ...] = (
     ("nifti", "NOT_IN_NIFTI", "NIfTI"),
     ("nrrd", "NOT_IN_NRRD", "NRRD"),
@@ -213,6 +216,10 @@ def _write_labels(
     notes: dict[str, Finding] = {}
     for kind, write in writers.items():
         if kind not in (job.output_types or ()):
+            continue
+        if segmentation.table.overlaps and kind in _WITHOUT_OVERLAPS:
+            text = f"Structures overlap; they are not written as {kind}. Use dicom-seg or nifti."
+            notes[text] = Finding("OVERLAPS_NOT_WRITTEN", text)
             continue
         with watch(f"write {kind}"):
             for note in write(paths[kind]) or ():

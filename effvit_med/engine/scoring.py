@@ -17,7 +17,7 @@ from effvit_med.engine.model import Model
 from effvit_med.engine.recovery import is_out_of_memory, with_room
 from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.engine.tiling import Size, Tiling, blending_lines, padded_size, place_windows
-from effvit_med.transforms import Labeller, PreparedRows, Preprocess, stack_neighbours, strided_grid
+from effvit_med.transforms import PreparedRows, Preprocess, stack_neighbours, strided_grid
 from effvit_med.transforms.loops import in_parts, inner_loops
 from effvit_med.volume import Volume
 
@@ -194,7 +194,7 @@ def label_volume(
     rows = PreparedRows(volume, model.preprocess)
     scoring = Scoring(model.preprocess, model.tiling, grid_stride(model.build_network().output_stride))
     nodes = strided_grid(rows.grid, scoring.stride)
-    labeller = Labeller(nodes, volume.geometry, (0, *(label.value for label in model.labels)))
+    labeller = model.make_labeller(nodes, volume.geometry)
     for scores in stream_scores(rows, predict, scoring, progress=progress):
         labeller.push(scores)
     return labeller.labels

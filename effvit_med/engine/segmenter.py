@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from effvit_med.engine.contract import is_exported, read_contract
+from effvit_med.engine.contract import is_exported, open_model
 from effvit_med.engine.estimating import Estimate, estimate_windows
 from effvit_med.engine.memory import process_bytes
 from effvit_med.engine.mirroring import mirror_axes, mirrored
-from effvit_med.engine.model import Model, read_model
+from effvit_med.engine.model import Model
 from effvit_med.engine.planning import CaseSize, Plan, PlanOptions, plan_run
 from effvit_med.engine.predictor import Predictor
 from effvit_med.engine.record import (
@@ -34,12 +34,11 @@ from effvit_med.engine.recovery import Recovering, refuse_shortage
 from effvit_med.engine.region import BoxRows, find_body, find_organs
 from effvit_med.engine.scoring import Predict, Scoring, stream_scores
 from effvit_med.engine.settings import Settings
-from effvit_med.engine.shelf import find_bundle
 from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.engine.tiling import padded_size
 from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.io.spill import make_scratch
-from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
+from effvit_med.transforms import PreparedRows, network_grid, strided_grid
 from effvit_med.transforms.loops import inner_loops
 from effvit_med.transforms.pipeline import preparing_memory
 from effvit_med.volume import Finding, Geometry, Provenance, Segmentation, Step, Volume
@@ -89,20 +88,6 @@ def segment(
         CancelledError: if ``cancelled`` said so.
     """
     return Segmenter(open_model(bundle), settings or Settings()).segment(volume, progress, cancelled)
-
-
-def open_model(bundle: Path | str | None = None) -> Model:
-    """What a bundle, or an exported model, says about its model.
-
-    Args:
-        bundle: the folder, or the name of a bundle that comes with effvit-med; None for the default one.
-
-    Raises:
-        InputError: if the folder is neither.
-        SettingsError: if a value in it is wrong, or no bundle has the name.
-    """
-    folder = find_bundle(bundle)
-    return read_contract(folder).to_model(folder) if is_exported(folder) else read_model(folder)
 
 
 class Segmenter:
@@ -244,10 +229,9 @@ class Segmenter:
         run.report("prepare", 1, 1)
         with self._inside(run, rows, recovering, scoring) as (source, grid, limited):
             predict = self._mirrored(run, recovering, grid)
-            values = self.model.values_of(np.arange(self._predictor.classes)).tolist()
             nodes = strided_grid(grid, scoring.stride)
             confidence = _make_confidence(volume.geometry, nodes)
-            labeller = Labeller(nodes, volume.geometry, values, limited=limited, confidence=confidence)
+            labeller = self.model.make_labeller(nodes, volume.geometry, limited=limited, confidence=confidence)
             stream = stream_scores(
                 source, predict, scoring, run.watch, partial(run.report, "network"), plan.slab_device
             )
@@ -266,7 +250,8 @@ class Segmenter:
         }
         provenance = self._provenance(run, scoring, recovering)
         with run.watch("check"):
-            result = Segmentation(labeller.labels, volume.geometry, self.model.labels, provenance, labeller.confidence)
+            table = self.model.table_of(labeller.labels)
+            result = Segmentation(labeller.labels, volume.geometry, table, provenance, labeller.confidence)
         result = result.with_provenance(replace(provenance, steps=self._steps(run)))
         self._loading = ()
         return result
@@ -298,7 +283,8 @@ class Segmenter:
                 if self.settings.region == "body":
                     box = find_body(run.volume, rows.grid)
                 else:
-                    box = find_organs(run.volume, rows.grid, predict, scoring, partial(run.report, "region"))
+                    told = partial(run.report, "region")
+                    box = find_organs(run.volume, rows.grid, predict, scoring, told, self.model.head.decision)
         if box is None:
             if self.settings.region != "whole":
                 text = f"No {self.settings.region} was found at low resolution, so the whole scan was segmented."

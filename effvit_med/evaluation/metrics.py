@@ -17,7 +17,7 @@ from monai.metrics import (
 )
 from torch import Tensor
 
-from effvit_med.errors import SettingsError
+from effvit_med.errors import InputError, SettingsError
 from effvit_med.evaluation.alignment import place_on
 from effvit_med.volume import Geometry, Segmentation
 
@@ -103,6 +103,7 @@ def score_case(
     Raises:
         GeometryError: if the two do not lie on the same grid; nothing is resampled here.
         SettingsError: if the tolerance is not above 0.
+        InputError: if structures overlap in one of them.
 
     Source:
         Dice and the distances as in Maier-Hein et al., Metrics Reloaded, Nature Methods 21, 2024; surface Dice of
@@ -110,6 +111,8 @@ def score_case(
     """
     if not 0 < tolerance_mm < np.inf:
         raise SettingsError(f"tolerance_mm is {tolerance_mm}; give a distance above 0.")
+    if reference.table.overlaps or found.table.overlaps:
+        raise InputError("Structures overlap; only label maps in which a voxel has one structure are scored.")
     truth, ours = reference.labels, place_on(found, reference.geometry).labels
     if ignore:
         unknown = np.isin(truth, np.array(ignore))

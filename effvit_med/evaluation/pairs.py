@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from effvit_med.engine.head import read_nnunet_labels
 from effvit_med.engine.results import OUTPUT_FILES
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.evaluation.alignment import place_on
@@ -47,11 +48,15 @@ class References:
         labels: path of the label map of each case, by the case's name.
         images: path of the scan of each case, where known.
         table: what the values mean; None where each file tells itself, or none does.
+        ignore: the value that marks what nothing is said about, where the data set names one.
+        annotated: the names of what was annotated, of each case in which that was not everything.
     """
 
     labels: dict[str, Path]
     images: dict[str, Path]
     table: LabelTable | None
+    ignore: int | None = None
+    annotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def with_images(self, folder: Path | None) -> References:
         """The same with the scans of a folder, of the names of the cases; the same where none is given.
@@ -83,7 +88,9 @@ def find_references(place: Path, part: str = "", suffix: str = "") -> References
     """The references in a folder, or in the list of a data set.
 
     Args:
-        place: a folder of label maps, or a ``dataset.json`` in the manner of the Medical Segmentation Decathlon.
+        place: a folder of label maps, or a ``dataset.json`` in the manner of the Medical Segmentation Decathlon. What
+            it calls ``ignore`` among its labels is ignored, and a case that names what was ``annotated`` counts for
+            that alone.
         part: which list of a ``dataset.json``: ``training``, ``validation`` or another of its lists; where left out,
             ``validation`` if there is one, else ``training``.
         suffix: what the names of label maps have behind the name of the case, such as ``_1stHO`` of
@@ -117,7 +124,7 @@ def find_references(place: Path, part: str = "", suffix: str = "") -> References
 
 def _read_list(place: Path, document: Any, part: str) -> References:
     parts = {name: rows for name, rows in document.items() if isinstance(rows, list) and name != "test"}
-    labelled = {name: rows for name, rows in parts.items() if rows and "label" in rows[0]}
+    labelled = {name: rows for name, rows in parts.items() if rows and isinstance(rows[0], dict) and "label" in rows[0]}
     chosen = part or ("validation" if "validation" in labelled else "training")
     if chosen not in labelled:
         raise SettingsError(f"{place} has no labelled part {chosen!r}; it has {', '.join(labelled) or 'none'}.")
@@ -127,12 +134,24 @@ def _read_list(place: Path, document: Any, part: str) -> References:
     images = {name: place.parent / row["image"] for name, row in zip(names, rows, strict=True) if "image" in row}
     if len(labels) < len(rows):
         raise InputError(f"{place} lists two cases of one name in {chosen}; names must differ.")
-    written = {int(value): str(name) for value, name in document.get("labels", {}).items() if int(value) > 0}
+    annotated = {name: tuple(row["annotated"]) for name, row in zip(names, rows, strict=True) if "annotated" in row}
+    written, ignore = _read_labels(document)
     rows_of_table = tuple(
         Label(value, name, ANATOMICAL_STRUCTURE, colour=_COLOURS[number % len(_COLOURS)])
         for number, (value, name) in enumerate(sorted(written.items()))
     )
-    return References(labels, images, LabelTable(rows_of_table) if rows_of_table else None)
+    return References(labels, images, LabelTable(rows_of_table) if rows_of_table else None, ignore, annotated)
+
+
+def _read_labels(document: Mapping[str, Any]) -> tuple[dict[int, str], int | None]:
+    """Names by value, of the Decathlon (value to name) or nnU-Net (name to value), and the value to ignore."""
+    labels: Mapping[str, Any] = document.get("labels", {})
+    if labels and not all(str(key).isdecimal() for key in labels):
+        names, _, ignore = read_nnunet_labels(labels, document.get("regions_class_order"))
+        return names, ignore
+    names = {int(value): str(name) for value, name in labels.items() if int(value) > 0}
+    ignore = document.get("ignore", next((value for value, name in names.items() if name == "ignore"), None))
+    return {value: name for value, name in names.items() if value != ignore}, None if ignore is None else int(ignore)
 
 
 def find_pairs(references: References, found: Path) -> list[Pair]:

@@ -6,12 +6,12 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from effvit_med.engine.results import OUTPUT_FILES
-from effvit_med.errors import EffvitError, GeometryError, SettingsError
+from effvit_med.errors import EffvitError, GeometryError, InputError, SettingsError
 from effvit_med.evaluation.alignment import SAME_PLACE_MM
 from effvit_med.evaluation.calibration import (
     JudgedCase,
@@ -111,10 +111,11 @@ def evaluate(
 ) -> Evaluation:
     """Score every segmentation in a folder.
 
-    A case that cannot be scored, such as one on another grid, is reported and the rest goes on.
+    A case that cannot be scored, such as one on another grid, is reported and the rest goes on. Of a case that names
+    what was annotated, the other structures are not scored: nobody knows whether they are there.
 
     Args:
-        references: the truth.
+        references: the truth; what it ignores is ignored beside what the options say.
         found: the folder of segmentations.
         options: how to score.
         on_case: told name, number and count before each case; may raise to stop.
@@ -124,6 +125,8 @@ def evaluate(
         SettingsError: if an option is wrong.
     """
     options = options or EvaluationOptions()
+    if references.ignore is not None:
+        options = replace(options, ignore=tuple(sorted({*options.ignore, references.ignore})))
     pairs = find_pairs(references, found)
     scores: dict[str, tuple[StructureScore, ...]] = {}
     unscored: dict[str, str] = {}
@@ -137,12 +140,15 @@ def evaluate(
             continue
         try:
             truth, ours = read_pair(pair, references.table, options.ignore)
-            scores[pair.case_id] = score_case(truth, ours, options.tolerance_mm, options.ignore)
+            rows = score_case(truth, ours, options.tolerance_mm, options.ignore)
+            scores[pair.case_id] = _keep_annotated(rows, references.annotated.get(pair.case_id))
         except EffvitError as error:
             unscored[pair.case_id] = str(error)
             continue
         try:
-            part = _reliability_of(pair.found, truth, ours, options.ignore)
+            part = _reliability_of(
+                pair.found, truth, ours, options.ignore, whole=pair.case_id not in references.annotated
+            )
         except EffvitError as error:
             unheeded[pair.case_id] = str(error)
         else:
@@ -168,12 +174,21 @@ def evaluate(
     )
 
 
-def _reliability_of(found: Path, truth: Segmentation, ours: Segmentation, ignore: Sequence[int]) -> Reliability | None:
+def _keep_annotated(rows: tuple[StructureScore, ...], annotated: Sequence[str] | None) -> tuple[StructureScore, ...]:
+    """The scores of what was annotated; all where everything was."""
+    return rows if annotated is None else tuple(row for row in rows if row.structure in annotated)
+
+
+def _reliability_of(
+    found: Path, truth: Segmentation, ours: Segmentation, ignore: Sequence[int], *, whole: bool
+) -> Reliability | None:
     """Of the confidence map beside a segmentation, if there is one, brought into the axis order of the reference."""
     flat = found.name == OUTPUT_FILES["png"]
     path = found.parent / OUTPUT_FILES["confidence-png" if flat else "confidence"]
     if found.name not in OUR_NAMES or not path.is_file():
         return None
+    if not whole:
+        raise InputError("Not everything was annotated, so that right and wrong cannot be told at every voxel.")
     if flat:
         values, _, _ = read_picture_values(path)
         if values.shape != truth.labels.shape:

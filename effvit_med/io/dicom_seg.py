@@ -41,6 +41,7 @@ from effvit_med.io.dicom_seg_segments import (
 )
 from effvit_med.volume.counts import count_values, digest_labels
 from effvit_med.volume.labels import Label
+from effvit_med.volume.overlaps import count_structures
 from effvit_med.volume.provenance import Provenance
 from effvit_med.volume.segmentation import Segmentation
 from effvit_med.volume.volume import Finding, Volume
@@ -129,8 +130,9 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, options: SegOptions 
     The frames lie on the source slices themselves: nothing is resampled, so tilted, oblique and irregular series come
     out right. Only structures that were found become segments. If none was found, the file has one segment, the first
     structure of the table, whose frames are all empty. In a binary or fractional file the segments are numbered 1, 2,
-    3 in the order of the table; in a labelmap the segment number is the label value. All UIDs follow from the identity
-    of the run, so that writing the same result again gives the same file.
+    3 in the order of the table; in a labelmap the segment number is the label value. Structures that overlap keep all
+    their voxels, in a binary file whatever the options say. All UIDs follow from the identity of the run, so that
+    writing the same result again gives the same file.
 
     Args:
         segmentation: labels whose axes are slice, row, column of the source; the headers are read again from
@@ -202,11 +204,12 @@ def _choose_content(segmentation: Segmentation, options: SegOptions) -> _Content
     if len(segmentation.table) == 0:
         raise OutputError("The label table has no structure; a DICOM segmentation needs at least one.")
     size = max(label.value for label in segmentation.table) + 1
-    counts = count_values(segmentation.labels, size=size)
+    table = segmentation.table
+    counts = count_structures(count_values(segmentation.labels, size=size), table)
     found = counts.sum(axis=0)
-    present = tuple(label for label in segmentation.table if found[label.value])
+    present = tuple(label for label in table.structures if found[label.value])
     labels = present or tuple(segmentation.table)[:1]
-    kind: str = options.segmentation_type
+    kind: str = "binary" if table.overlaps else options.segmentation_type
     if kind == "auto":
         kind = "binary" if len(present) <= AUTO_BINARY_STRUCTURES else "labelmap"
     if kind == "fractional" and segmentation.confidence is None:
@@ -272,7 +275,8 @@ def _build(segmentation: Segmentation, headers: Headers, content: _Content, opti
     if content.kind == "labelmap":
         fill_labelmap(dataset, segmentation.labels, slices)
     elif content.kind == "binary":
-        fill_binary(dataset, segmentation.labels, content.counts, values, slices)
+        overlaps = segmentation.table.overlaps
+        fill_binary(dataset, segmentation.labels, content.counts, values, slices, overlaps=overlaps)
     else:
         fill_fractional(dataset, segmentation, content.counts, values, slices)
     return dataset
@@ -310,7 +314,9 @@ def _content_description(provenance: Provenance, content: _Content) -> str:
 
 def _notes(segmentation: Segmentation, content: _Content, options: SegOptions) -> list[str]:
     notes = []
-    if options.segmentation_type == "auto":
+    if segmentation.table.overlaps and options.segmentation_type != "binary":
+        notes.append(f"Structures overlap, so the file is binary and not {options.segmentation_type}.")
+    elif options.segmentation_type == "auto":
         found = 0 if content.empty else len(content.labels)
         notes.append(
             f"The kind is {content.kind}, since {found} structures were found: up to {AUTO_BINARY_STRUCTURES} are "
@@ -320,7 +326,7 @@ def _notes(segmentation: Segmentation, content: _Content, options: SegOptions) -
         notes.append(f"No structure was found; the file has one empty segment, {content.labels[0].name}.")
     else:
         written = {label.value for label in content.labels}
-        absent = [label.name for label in segmentation.table if label.value not in written]
+        absent = [label.name for label in segmentation.table.structures if label.value not in written]
         if absent:
             notes.append(f"Not found and therefore without a segment: {', '.join(absent)}.")
     geometry = segmentation.geometry

@@ -21,6 +21,7 @@ from effvit_med.io.dicom_seg_headers import Headers
 from effvit_med.io.dicom_slices import LATERAL_TOLERANCE, STEP_TOLERANCE, STEP_TOLERANCE_MM
 from effvit_med.volume.counts import count_values
 from effvit_med.volume.geometry import FloatArray, Geometry
+from effvit_med.volume.overlaps import count_structures, take_structure
 from effvit_med.volume.pages import count_slab, release_pages
 from effvit_med.volume.segmentation import Segmentation
 
@@ -146,7 +147,8 @@ def check_voxels(
         OutputError: if a voxel differs, or labels lie on a slice that has no frame.
     """
     labels, is_binary = segmentation.labels, dataset.SegmentationType == "BINARY"
-    counts = count_values(labels, size=max(values, default=0) + 1)
+    table = segmentation.table
+    counts = count_structures(count_values(labels, size=max((label.value for label in table), default=0) + 1), table)
     expected, found = int(counts[:, 1:].sum()), 0
     groups = dataset.PerFrameFunctionalGroupsSequence
     number_of = _segment_numbers(dataset) if values else None
@@ -157,7 +159,7 @@ def check_voxels(
             value = values[number_of(group) - 1]
             voxels = int(counts[k, value])
             if is_binary:
-                same = _same_bits(pixels, labels[k] == value)
+                same = _same_bits(pixels, take_structure(labels[k], value, overlaps=table.overlaps))
             else:
                 same = np.array_equal(pixels, draw_fractions(segmentation, k, value))
         else:

@@ -25,6 +25,7 @@ from pydicom.tag import Tag
 from pydicom.uid import RLELossless
 
 from effvit_med.errors import OutputError
+from effvit_med.volume.overlaps import take_structure
 from effvit_med.volume.pages import count_slab, release_pages
 from effvit_med.volume.segmentation import Segmentation
 
@@ -64,6 +65,7 @@ class PackedFrames(io.BufferedIOBase):
     Args:
         labels: (slices, rows, columns) label values.
         frames: the frames, in the order of the file.
+        overlaps: whether a label value can be the sum of those of structures that overlap.
 
     Source:
         DICOM PS3.5 section 8.1.1 and annex D: frames follow each other bit by bit, the first pixel in the lowest bit,
@@ -76,9 +78,11 @@ class PackedFrames(io.BufferedIOBase):
         '0700'
     """
 
-    def __init__(self, labels: npt.NDArray[np.unsignedinteger], frames: Sequence[Frame]) -> None:
+    def __init__(
+        self, labels: npt.NDArray[np.unsignedinteger], frames: Sequence[Frame], *, overlaps: bool = False
+    ) -> None:
         super().__init__()
-        self._labels, self._frames = labels, frames
+        self._labels, self._frames, self._overlaps = labels, frames, overlaps
         bits = len(frames) * labels.shape[1] * labels.shape[2]
         self._length = -(-bits // 16) * 2
         self._at = 0  # where the next read begins
@@ -130,7 +134,7 @@ class PackedFrames(io.BufferedIOBase):
         slab, size = count_slab(self._labels), self._labels[0].size
         rest = np.zeros(0, bool)
         for number, frame in enumerate(self._frames):
-            bits = (self._labels[frame.index] == frame.value).reshape(-1)
+            bits = take_structure(self._labels[frame.index], frame.value, overlaps=self._overlaps).reshape(-1)
             if size % 8:
                 bits = np.concatenate([rest, bits])
                 bits, rest = np.split(bits, [len(bits) // 8 * 8])
@@ -172,15 +176,18 @@ def fill_binary(
     counts: npt.NDArray[np.int64],
     values: Sequence[int],
     slices: Sequence[int],
+    *,
+    overlaps: bool = False,
 ) -> None:
     """Turn a segmentation of tiny frames into the true one, one frame per structure and slice.
 
     Args:
         dataset: built by highdicom on tiny frames, all of segment 1; changed in place.
         labels: (slices, rows, columns) label values.
-        counts: (slices, values) voxels.
+        counts: (slices, values) voxels of each structure.
         values: the label value of each segment, segment 1 first.
         slices: the slice of each tiny frame.
+        overlaps: whether a label value can be the sum of those of structures that overlap.
 
     Raises:
         OutputError: if what highdicom says of a frame has not the form that is known.
@@ -191,7 +198,8 @@ def fill_binary(
     frames = _join_items(dataset, counts, values, slices)
     _finish(dataset, labels, len(frames))
     correct_ambiguous_vr(dataset, is_little_endian=True)
-    dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", PackedFrames(labels, frames))
+    dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", PackedFrames(labels, frames, overlaps=overlaps))
+    dataset.SegmentsOverlap = "YES" if overlaps else "NO"
 
 
 def _join_items(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.errors import EffvitError, InputError
+from effvit_med.errors import EffvitError, InputError, RefusedError
 from effvit_med.io.atomic import atomic_path
 from effvit_med.volume import Geometry, LabelTable, Provenance, Segmentation
 from effvit_med.volume.counts import digest_labels
@@ -20,6 +20,20 @@ AUTOMATIC_FILE = "automatic.npz"
 
 _LEVEL = 1  # of deflate: labels get as small with it, and ten times as quickly
 _LARGEST_SLAB = 2**24  # bytes that are handed to the compressor at once
+
+
+def refuse_overlaps(segmentation: Segmentation) -> None:
+    """Nothing, if no structures overlap.
+
+    Args:
+        segmentation: the automatic result.
+
+    Raises:
+        RefusedError: ``OVERLAPPING_STRUCTURES``, if some do.
+    """
+    if segmentation.table.overlaps:
+        text = "Structures of this result overlap, and a review changes label maps in which a voxel has one."
+        raise RefusedError("OVERLAPPING_STRUCTURES", text, "Correct its DICOM SEG in a program that knows overlap.")
 
 
 def write_automatic(folder: Path, segmentation: Segmentation) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import InputError, SettingsError
-from effvit_med.review.automatic import read_automatic, write_automatic
+from effvit_med.review.automatic import read_automatic, refuse_overlaps, write_automatic
 from effvit_med.review.changes import LabelArray, VoxelChange, flat_view
 from effvit_med.review.journal import Journal
 from effvit_med.review.record import ReviewRecord
 from effvit_med.review.state import ReviewState, Way
 from effvit_med.review.steps import STATES, PlainPrompt, Step, agree_step, check_kind, make_event, plain_prompt
-from effvit_med.volume import Finding, Provenance, Segmentation
+from effvit_med.volume import Finding, Segmentation
 from effvit_med.volume import Step as Done
 
 SESSION_FORMAT = "effvit-med review 1"
@@ -50,8 +50,7 @@ class ReviewSession:
 
     def __init__(self, journal: Journal, automatic: Segmentation, source_note: Mapping[str, Any]) -> None:
         self.table, self.geometry, self.confidence = automatic.table, automatic.geometry, automatic.confidence
-        self.provenance: Provenance = automatic.provenance
-        self.source_note = dict(source_note)
+        self.provenance, self.source_note = automatic.provenance, dict(source_note)
         self._state = ReviewState(automatic)
         self._journal = journal
         self._turn = threading.RLock()
@@ -63,13 +62,14 @@ class ReviewSession:
         Args:
             folder: where the review lives; made if it is not there.
             segmentation: the automatic result, in the array order of the source; it is not changed.
-            source_note: plain values about source and reviewer that shall stand in the record; nothing that names a
-                patient.
+            source_note: plain values about source and reviewer for the record; nothing that names a patient.
 
         Raises:
+            RefusedError: ``OVERLAPPING_STRUCTURES``, if structures overlap: a voxel here has one.
             OutputError: if something cannot be written, or the folder holds a review already.
             SettingsError: if another program reviews in the folder.
         """
+        refuse_overlaps(segmentation)
         journal = Journal.create(folder)
         try:
             content = {"source_note": dict(source_note), "automatic": write_automatic(folder, segmentation)}

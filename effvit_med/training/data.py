@@ -14,6 +14,7 @@ from tqdm import tqdm
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.io import write_volume
 from effvit_med.io.atomic import write_json
+from effvit_med.training.label_codes import case_entries
 from effvit_med.training.phantom import STRUCTURES, make_case
 from effvit_med.volume import Geometry, Volume
 
@@ -66,7 +67,7 @@ def write_phantom_dataset(folder: str | Path, training: Iterable[int], validatio
 
 def read_datalist(
     path: str | Path, part: str, held_out: float = 0.2, seed: int = 0, fold: int = 0
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """The cases of an MSD-style ``dataset.json``, or of the ``datalist.json`` of a planned bundle, with absolute paths.
 
     Args:
@@ -79,7 +80,7 @@ def read_datalist(
         fold: which fold is held out where cases have one.
 
     Returns:
-        One mapping per case, with ``image`` and ``label``.
+        One mapping per case, with ``image`` and ``label``, and ``annotated`` where the case has it.
 
     Raises:
         InputError: if the file cannot be read, has no cases of that part, or a case lacks a path.
@@ -107,7 +108,7 @@ def read_datalist(
     if not chosen:
         raise InputError(f"{path} has no {part} cases; it has {len(cases)} for training.")
     try:
-        return [{key: str((root / case[key]).resolve()) for key in ("image", "label")} for case in chosen]
+        return [case_entries(case, root) for case in chosen]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: a {part} case lacks an 'image' or a 'label' path ({error}).") from error
 

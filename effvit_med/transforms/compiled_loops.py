@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, types, uint8, uint16, void
 
+from effvit_med.transforms.decision import Decision
+
+_HIGHEST, _LAST = int(Decision.HIGHEST), int(Decision.LAST)
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
@@ -18,7 +21,7 @@ def _any(item: types.Type, dimensions: int) -> types.Array:
 
 _LINE = (int64[::1], float32[:, ::1])
 _NODES = (float32[:, :, :, ::1], uint16[:, :, ::1], float32[:, :, ::1])
-_TABLES = (uint16[::1], uint8[::1], float32)
+_TABLES = (uint16[::1], uint8[::1], float32, int64)
 
 
 @njit(
@@ -76,10 +79,29 @@ def add_window(total, logits, weight0, weight1, weight2):
                     total[i, j, k, c] = total[i, j, k, c] + logits[i, j, k, c] * weight
 
 
-@njit(boolean(*_NODES), **_OPTIONS)
-def find_best(nodes, top, lead):
-    """The best class of each node (the lowest on a tie) and its lead over the next; False if a score is not finite."""
+@njit(types.Tuple((int64, float32))(float32[::1], int64[::1], int64, int64), **_OPTIONS)
+def decide_marks(scores, chosen, count, decision):
+    """The number and the margin that the first ``count`` scores make by LAST or EACH; their classes rise."""
+    number, margin = 0, np.float32(np.inf)
+    for q in range(count):
+        score = scores[q]
+        if decision == _LAST:
+            if score > 0:
+                number, margin = chosen[q] + 1, score
+            else:
+                margin = min(margin, -score)
+        else:
+            margin = min(margin, abs(score))
+            if score > 0:
+                number = number | (1 << chosen[q])
+    return number, margin
+
+
+@njit(boolean(*_NODES, int64), **_OPTIONS)
+def find_best(nodes, top, lead, decision):
+    """The number of each node by a `Decision`, and its margin; False if a score is not finite."""
     finite = True
+    chosen = np.arange(nodes.shape[3])
     for i in range(nodes.shape[0]):
         for j in range(nodes.shape[1]):
             for k in range(nodes.shape[2]):
@@ -92,8 +114,10 @@ def find_best(nodes, top, lead):
                         second, best, who = best, value, c
                     elif value > second:
                         second = value
-                top[i, j, k] = who
-                lead[i, j, k] = best - second
+                if decision == _HIGHEST:
+                    top[i, j, k], lead[i, j, k] = who, best - second
+                else:
+                    top[i, j, k], lead[i, j, k] = decide_marks(nodes[i, j, k], chosen, chosen.size, decision)
                 finite = finite and np.isfinite(total)
     return finite
 
@@ -112,12 +136,13 @@ def is_clear(top, lead, i0, i1, j0, j1, k0, k1, sure):
 
 @njit(
     int64(
-        float32[:, :, :, ::1], int64, int64, int64, int64, int64, int64, float32[::1], float32[::1], int64[::1]
+        float32[:, :, :, ::1], int64, int64, int64, int64, int64, int64, float32[::1], float32[::1], int64[::1],
+        float32, int64
     ),
     **_OPTIONS,
 )  # fmt: skip
-def choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen):
-    """How many classes can be first or second between eight nodes; their numbers, rising, go into ``chosen``."""
+def choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen, sure, decision):
+    """How many classes can matter between eight nodes; their numbers, rising, go into ``chosen``."""
     classes = nodes.shape[3]
     for c in range(classes):
         lowest[c] = highest[c] = nodes[i0, j0, k0, c]
@@ -134,7 +159,9 @@ def choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen):
             second, best = best, lowest[c]
         elif lowest[c] > second:
             second = lowest[c]
-    # two classes are above a dropped one at all corners, by more than rounding
+    if decision != _HIGHEST:
+        second = -sure  # what is lower everywhere is not there, and that for certain
+    # by more than rounding; with HIGHEST, two classes are above a dropped one at all corners
     least = second - np.float32(1e-4) * (np.float32(1) + abs(second))
     count = 0
     for c in range(classes):
@@ -158,13 +185,14 @@ def choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen):
     **_OPTIONS,
 )  # fmt: skip
 def label_cells(
-    nodes, top, lead, runs0, runs1, runs2, part0, part1, part2, values, levels, sure, labels, confidence
+    nodes, top, lead, runs0, runs1, runs2, part0, part1, part2, values, levels, sure, decision, labels, confidence
 ):  # fmt: skip
     """Labels and confidence of the voxels that lie between nodes, cell by cell; a run is (start, stop, low, high)."""
     classes = nodes.shape[3]
     lowest, highest = np.empty(classes, np.float32), np.empty(classes, np.float32)
     chosen = np.empty(classes, np.int64)
     planes, lines = np.empty((classes, 4), np.float32), np.empty((classes, 2), np.float32)
+    scores = np.empty(classes, np.float32)
     one = np.float32(1)
     for r0 in range(runs0.shape[0]):
         a0, b0, i0, i1 = runs0[r0]
@@ -180,7 +208,7 @@ def label_cells(
                                 labels[t0, t1, t2] = value
                                 confidence[t0, t1, t2] = 255
                     continue
-                count = choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen)
+                count = choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen, sure, decision)
                 for t0 in range(a0, b0):
                     g0 = part0[t0]
                     h0 = one - g0
@@ -202,12 +230,18 @@ def label_cells(
                             best, second, first = np.float32(-np.inf), np.float32(-np.inf), 0
                             for q in range(count):
                                 score = lines[q, 0] * h2 + lines[q, 1] * g2
+                                scores[q] = score
                                 if score > best:
                                     second, best, first = best, score, q
                                 elif score > second:
                                     second = score
-                            labels[t0, t1, t2] = values[chosen[first]]
-                            margin = (best - second) * np.float32(256)
+                            if decision == _HIGHEST:
+                                labels[t0, t1, t2] = values[chosen[first]]
+                                margin = (best - second) * np.float32(256)
+                            else:
+                                number, margin = decide_marks(scores, chosen, count, decision)
+                                labels[t0, t1, t2] = values[number]
+                                margin = margin * np.float32(256)
                             confidence[t0, t1, t2] = levels[int(margin)] if margin < levels.size else 255
 
 
@@ -227,14 +261,14 @@ def label_cells(
 )  # fmt: skip
 def label_points(
     nodes, top, lead, matrix, origin, place0, place1, place2, reach, base, sizes, limited, values, levels, sure,
-    labels, confidence,
+    decision, labels, confidence,
 ):  # fmt: skip
     """The same for voxels whose lines do not run along the nodes; those whose place on axis 0 lies within reach."""
     classes = nodes.shape[3]
     one = np.float32(1)
     place, low, part = np.empty(3, np.float64), np.empty(3, np.int64), np.empty(3, np.float32)
     lowest, highest = np.empty(classes, np.float32), np.empty(classes, np.float32)
-    chosen = np.empty(classes, np.int64)
+    chosen, scores = np.empty(classes, np.int64), np.empty(classes, np.float32)
     count, at0, at1, at2 = 0, -1, -1, -1
     for t0 in range(place0.size):
         for t1 in range(place1.size):
@@ -263,7 +297,7 @@ def label_points(
                 h0, h1, h2 = one - g0, one - g1, one - g2
                 if i0 != at0 or j0 != at1 or k0 != at2:  # as in label_cells; neighbours on a line share their nodes
                     at0, at1, at2 = i0, j0, k0
-                    count = choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen)
+                    count = choose_classes(nodes, i0, i1, j0, j1, k0, k1, lowest, highest, chosen, sure, decision)
                 best, second, first = np.float32(-np.inf), np.float32(-np.inf), 0
                 for q in range(count):
                     c = chosen[q]
@@ -272,10 +306,16 @@ def label_points(
                     line1 = (nodes[i0, j0, k1, c] * h0 + nodes[i1, j0, k1, c] * g0) * h1
                     line1 = line1 + (nodes[i0, j1, k1, c] * h0 + nodes[i1, j1, k1, c] * g0) * g1
                     score = line0 * h2 + line1 * g2
+                    scores[q] = score
                     if score > best:
                         second, best, first = best, score, c
                     elif score > second:
                         second = score
-                labels[t0, t1, t2] = values[first]
-                margin = (best - second) * np.float32(256)
+                if decision == _HIGHEST:
+                    labels[t0, t1, t2] = values[first]
+                    margin = (best - second) * np.float32(256)
+                else:
+                    number, margin = decide_marks(scores, chosen, count, decision)
+                    labels[t0, t1, t2] = values[number]
+                    margin = margin * np.float32(256)
                 confidence[t0, t1, t2] = levels[int(margin)] if margin < levels.size else 255

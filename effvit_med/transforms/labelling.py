@@ -6,6 +6,9 @@ winner by a wide margin it wins everywhere, and a class that two others exceed a
 nor second anywhere between them, because interpolation weights are not negative. So time depends on how much of a scan
 is in doubt more than on the number of classes, and no class is ever held at full size.
 
+The same holds for scores that each stand for a region or a structure and are compared with 0 (`Decision`): between
+nodes that agree by a wide margin nothing is computed, and what is far below 0 at all surrounding nodes is not there.
+
 Along an axis where the scan is coarser than the nodes, the scores are averaged as a scan would be (see `axis_weights`).
 """
 
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from effvit_med.errors import GeometryError, RefusedError
 from effvit_med.transforms.axes import AxisMap, AxisWeights, axis_weights, map_axes, thins
+from effvit_med.transforms.decision import Decision
 from effvit_med.transforms.loops import in_parts, inner_loops
 from effvit_med.transforms.tensor_loops import sum_taps
 from effvit_med.volume import Geometry
@@ -57,7 +61,8 @@ class Labeller:
     Args:
         grid: the grid of the nodes.
         target: the grid of the labels.
-        values: the label value of each class.
+        values: the label value of each number that the scores can make.
+        decision: how they make it.
         limited: label only what lies within the outer edges of the nodes; the rest stays 0, with no confidence.
         confidence: (b0, b1, b2) zeros to write the confidence to, perhaps on disk; made if None.
 
@@ -75,6 +80,7 @@ class Labeller:
         target: Geometry,
         values: Sequence[int],
         *,
+        decision: Decision = Decision.HIGHEST,
         limited: bool = False,
         confidence: npt.NDArray[np.uint8] | None = None,
     ) -> None:
@@ -82,6 +88,7 @@ class Labeller:
         self.labels: npt.NDArray[Any] = np.zeros(target.shape, np.uint16 if wide else np.uint8)
         self.confidence = np.zeros(target.shape, np.uint8) if confidence is None else confidence
         self._values = np.array(values, np.uint16)
+        self._decision = decision
         self._size = grid.shape[0]
         self._end = 0  # rows of nodes that have come
         self._base = 0  # the first of them that is still held
@@ -90,7 +97,7 @@ class Labeller:
         if maps is None:
             self._way: _Lines | _Points = _Points(grid, target, limited)
         else:
-            self._way = _Lines(grid.shape, maps, limited)
+            self._way = _Lines(grid.shape, maps, limited, decision)
 
     def push(self, nodes: Scores | Float[Tensor, "rows n1 n2 classes"]) -> None:
         """Take the next rows of nodes and label what they finish.
@@ -108,10 +115,10 @@ class Labeller:
             release_pages(self.confidence)
 
     def _push(self, rows: Scores) -> None:
-        fresh = _Nodes.of(self._way.thin(rows))
+        fresh = _Nodes.of(self._way.thin(rows), self._decision)
         held = fresh if self._held is None else self._held.joined(fresh)
         self._end += len(rows)
-        sink = self._values, confidence_levels(), _SURE, self.labels, self.confidence
+        sink = self._values, confidence_levels(), _SURE, int(self._decision), self.labels, self.confidence
         self._way.label(held, self._base, self._end, sink)
         keep = min(max(self._way.needed_from(self._end), self._base), self._end)
         self._held = held.from_row(keep - self._base)
@@ -128,23 +135,25 @@ def label_grid(
     grid: Geometry,
     target: Geometry,
     on_slab: Callable[[int, int], None] | None = None,
+    decision: Decision = Decision.HIGHEST,
 ) -> Shaped[Tensor, "b0 b1 b2"]:
-    """The class of the highest score at each voxel of another grid; scores are linearly interpolated.
+    """The number that the scores make at each voxel of another grid; scores are linearly interpolated.
 
     Args:
         scores: (classes, a0, a1, a2) scores.
         grid: the grid of the scores.
         target: the grid of the result.
         on_slab: called with the number of finished and of all rows of nodes; may raise to stop.
+        decision: how scores make a number; usually the class of the highest.
 
     Returns:
-        Class numbers of the shape of ``target``: uint8, or int32 for more than 256 classes.
+        Numbers of the shape of ``target``: uint8, or int32 where there can be more than 256.
 
     Raises:
         RefusedError: if a score is not finite.
         GeometryError: if the scores' grid is irregular and not parallel to the target.
     """
-    labeller = Labeller(grid, target, range(len(scores)))
+    labeller = Labeller(grid, target, range(decision.outcomes(len(scores))), decision=decision)
     step = max(1, SLAB_SCORES // max(1, scores[:, :1].numel()))
     for start in range(0, grid.shape[0], step):
         stop = min(start + step, grid.shape[0])
@@ -156,14 +165,14 @@ def label_grid(
 
 
 class _Nodes(NamedTuple):
-    """Rows of nodes: (rows, n1, n2, classes) scores, the best class of each, and its lead over the next."""
+    """Rows of nodes: (rows, n1, n2, classes) scores, the number that each makes, and its margin."""
 
     scores: Scores
     top: npt.NDArray[np.uint16]
     lead: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, scores: Scores) -> _Nodes:
+    def of(cls, scores: Scores, decision: Decision) -> _Nodes:
         """The nodes of scores.
 
         Raises:
@@ -172,7 +181,7 @@ class _Nodes(NamedTuple):
         nodes = cls(scores, np.empty(scores.shape[:3], np.uint16), np.empty(scores.shape[:3], np.float32))
         finite: list[bool] = []
         find_best = inner_loops().find_best
-        in_parts(len(scores), lambda part: finite.append(find_best(*(each[part] for each in nodes))))
+        in_parts(len(scores), lambda part: finite.append(find_best(*(each[part] for each in nodes), int(decision))))
         if not all(finite):
             raise RefusedError(
                 "NOT_FINITE",
@@ -199,7 +208,10 @@ class _Nodes(NamedTuple):
 class _Lines:
     """Voxels whose lines run along those of the nodes: cell by cell."""
 
-    def __init__(self, shape: tuple[int, int, int], maps: tuple[AxisMap, AxisMap, AxisMap], limited: bool) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], maps: tuple[AxisMap, AxisMap, AxisMap], limited: bool, decision: Decision
+    ) -> None:
+        self._decision = decision
         order = [[each.axis for each in maps].index(axis) for axis in range(3)]
         self._order = order
         self._thin: list[AxisWeights | None] = []
@@ -231,7 +243,7 @@ class _Lines:
 
     def label(self, held: _Nodes, base: int, end: int, sink: Any) -> None:
         """Label the rows of voxels that the nodes from ``base`` to ``end`` finish."""
-        values, levels, sure, labels, confidence = sink
+        *tables, labels, confidence = sink
         runs, weights = self._runs[0], self._thin[0]
         last = runs[:, 3] if weights is None else weights.first[runs[:, 0]] + weights.weights.shape[1] - 1
         ready = ~self._done & (last < end)
@@ -245,7 +257,7 @@ class _Lines:
         else:
             taps = AxisWeights(weights.first[ready] - base, weights.weights[ready])
             scores = torch.from_numpy(held.scores)
-            nodes = _Nodes.of(sum_taps(scores, taps.first, taps.weights, dim=0).contiguous().numpy())
+            nodes = _Nodes.of(sum_taps(scores, taps.first, taps.weights, dim=0).contiguous().numpy(), self._decision)
             rows = np.arange(len(runs))
             runs = np.stack([runs[:, 0], runs[:, 1], rows, rows], axis=1)
         boxes = [
@@ -261,7 +273,7 @@ class _Lines:
                 *nodes,
                 np.ascontiguousarray(runs), lines - np.array([first, first, 0, 0]), self._runs[2],
                 self._parts[0], self._parts[1][first:stop], self._parts[2],
-                values, levels, sure, boxes[0][:, first:stop], boxes[1][:, first:stop],
+                *tables, boxes[0][:, first:stop], boxes[1][:, first:stop],
             )  # fmt: skip
 
         in_parts(len(self._runs[1]), label_part)

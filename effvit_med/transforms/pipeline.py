@@ -237,6 +237,8 @@ def prepare_labels(
 ) -> tuple[Shaped[Tensor, "g0 g1 g2"], Geometry]:
     """A label map on the network's grid: each voxel takes the label that fills most of it.
 
+    What marks ignored voxels is a label like any other, so a voxel is ignored that is mostly covered by such.
+
     Args:
         labels: (a0, a1, a2) labels on the scan's grid.
         geometry: the scan's grid.

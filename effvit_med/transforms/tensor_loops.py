@@ -6,12 +6,15 @@ differently. `resample_planes` and `resample_rows` also run on an accelerator, t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from effvit_med.transforms.decision import Decision
 
 Array = npt.NDArray[Any]
 
@@ -59,20 +62,19 @@ def add_window(total: Array, logits: Array, weight0: Array, weight1: Array, weig
     torch.from_numpy(total).add_(torch.from_numpy(logits) * weight[..., None])
 
 
-def find_best(nodes: Array, top: Array, lead: Array) -> bool:
-    """The best class of each node (the lowest on a tie) and its lead over the next; False if a score is not finite."""
-    top[:] = nodes.argmax(axis=-1)
-    if nodes.shape[-1] == 1:
-        lead[:] = np.inf
+def find_best(nodes: Array, top: Array, lead: Array, decision: int) -> bool:
+    """The number of each node by a `Decision`, and its margin; False if a score is not finite."""
+    if nodes.shape[-1] == 1 and decision == Decision.HIGHEST:
+        top[:], lead[:] = 0, np.inf
     else:
-        best = np.partition(nodes, -2, axis=-1)
-        lead[:] = best[..., -1] - best[..., -2]
+        number, margin = _decide(torch.from_numpy(nodes).unbind(-1), decision)
+        top[:], lead[:] = number.numpy(), margin.numpy()
     return bool(np.isfinite(nodes).all())
 
 
 def label_cells(
     nodes: Array, top: Array, lead: Array, runs0: Array, runs1: Array, runs2: Array, part0: Array, part1: Array,
-    part2: Array, values: Array, levels: Array, sure: float, labels: Array, confidence: Array,
+    part2: Array, values: Array, levels: Array, sure: float, decision: int, labels: Array, confidence: Array,
 ) -> None:  # fmt: skip
     """Labels and confidence of the voxels that lie between nodes; a run is (start, stop, low, high)."""
     del top, lead, sure  # only its twin skips what is clear
@@ -85,13 +87,13 @@ def label_cells(
             g0 = torch.tensor(part0[t0])
             pick = _Pick(low1, high1, low2, high2, g1, g2)
             classes = (pick.interpolate(score[low] * (1 - g0) + score[high] * g0) for score in scores)
-            _fill(classes, values, levels, labels[t0], confidence[t0])
+            _fill(_decide(classes, decision), values, levels, labels[t0], confidence[t0])
 
 
 def label_points(
     nodes: Array, top: Array, lead: Array, matrix: Array, origin: Array, place0: Array, place1: Array, place2: Array,
-    reach: Array, base: int, sizes: Array, limited: bool, values: Array, levels: Array, sure: float, labels: Array,
-    confidence: Array,
+    reach: Array, base: int, sizes: Array, limited: bool, values: Array, levels: Array, sure: float, decision: int,
+    labels: Array, confidence: Array,
 ) -> None:  # fmt: skip
     """The same for voxels whose lines do not run along the nodes; those whose place on axis 0 lies within reach."""
     del top, lead, sure
@@ -117,7 +119,7 @@ def label_points(
             high = [(index + 1).clamp(max=end) for index, end in zip(low, ends, strict=True)]
             found, margin = np.empty(len(lows[0]), labels.dtype), np.empty(len(lows[0]), np.uint8)
             classes = (_sample(score, low, high, parts) for score in scores.movedim(-1, 0))
-            _fill(classes, values, levels, found, margin)
+            _fill(_decide(classes, decision), values, levels, found, margin)
             labels[t0][part], confidence[t0][part] = found, margin
 
 
@@ -142,21 +144,35 @@ def _sample(score: Tensor, low: list[Tensor], high: list[Tensor], parts: list[Te
     return columns[0] * h2 + columns[1] * g2
 
 
-def _fill(classes: Any, values: Array, levels: Array, labels: Array, confidence: Array) -> None:
-    """The running best and second best over the classes, as label values and levels of confidence."""
+def _decide(scores: Iterable[Tensor], decision: int) -> tuple[Tensor, Tensor]:
+    """The number and the margin that scores make, as they come; see `Decision`."""
     best = second = who = None
-    for number, score in enumerate(classes):
+    for number, score in enumerate(scores):
         if best is None or second is None or who is None:
-            best, second, who = score, torch.full_like(score, -torch.inf), torch.zeros(score.shape, dtype=torch.int64)
-            continue
-        wins = score > best
-        second = torch.where(wins, best, torch.maximum(second, score))
-        best = torch.where(wins, score, best)
-        who[wins] = number
+            lowest, who = torch.full_like(score, -torch.inf), torch.zeros(score.shape, dtype=torch.int64)
+            best, second = (score, lowest) if decision == Decision.HIGHEST else (-lowest, torch.zeros_like(score))
+            if decision == Decision.HIGHEST:
+                continue
+        if decision == Decision.HIGHEST:
+            wins = score > best
+            second = torch.where(wins, best, torch.maximum(second, score))
+            best = torch.where(wins, score, best)
+            who[wins] = number
+        elif decision == Decision.LAST:
+            best = torch.where(score > 0, score, torch.minimum(best, -score))
+            who[score > 0] = number + 1
+        else:
+            best = torch.minimum(best, score.abs())
+            who |= (score > 0).to(torch.int64) << number
     if best is None or second is None or who is None:
         raise AssertionError("there is at least one class")
-    labels[...] = values[who.numpy()].astype(labels.dtype)
-    margin = ((best - second) * 256).clamp(max=len(levels))
+    return who, best - second
+
+
+def _fill(decided: tuple[Tensor, Tensor], values: Array, levels: Array, labels: Array, confidence: Array) -> None:
+    """Numbers and margins as label values and levels of confidence."""
+    labels[...] = values[decided[0].numpy()].astype(labels.dtype)
+    margin = (decided[1] * 256).clamp(max=len(levels))
     confidence[...] = np.append(levels, np.uint8(255))[margin.to(torch.int64).numpy()]
 
 

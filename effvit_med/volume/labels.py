@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class Label:
         category: the kind of thing it is (DICOM Segmented Property Category).
         laterality: left, right or both as a code, or None where a side makes no sense.
         colour: red, green, blue, each 0 to 255.
+        members: values of the structures that all lie where this row's value stands; empty for a structure itself.
     """
 
     value: int
@@ -54,12 +55,14 @@ class Label:
     category: Code = ANATOMICAL_STRUCTURE
     laterality: Code | None = None
     colour: tuple[int, int, int] = (255, 0, 0)
+    members: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The label as plain values, as `LabelTable.from_dicts` takes them."""
         codes = {"category": self.category, "type": self.type, "laterality": self.laterality}
         coded = {name: code and [code.value, code.scheme, code.meaning] for name, code in codes.items()}
-        return {"value": self.value, "name": self.name, **coded, "colour": list(self.colour)}
+        sums = {"members": list(self.members)} if self.members else {}
+        return {"value": self.value, "name": self.name, **coded, "colour": list(self.colour), **sums}
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,42 @@ class LabelTable:
             f"No structure has the label value {value}; there are {[each.value for each in self.labels]}."
         )
 
+    @property
+    def structures(self) -> tuple[Label, ...]:
+        """The rows that are structures themselves, and no sums of some that overlap."""
+        return tuple(label for label in self.labels if not label.members)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a row stands for structures that overlap."""
+        return len(self.structures) < len(self.labels)
+
+    def with_sums(self, values: Collection[int]) -> LabelTable:
+        """The table of a label map in which a sum of values means that the structures of these values overlap.
+
+        Args:
+            values: the values in the map; those that are no sums of the rows' values are left to others to refuse.
+
+        Examples:
+            >>> rows = [Label(1, "heart", Code("80891009", "Heart")), Label(2, "fat", Code("55603005", "Adipose"))]
+            >>> LabelTable(tuple(rows)).with_sums({0, 2, 3}).by_value(3).name
+            'heart+fat'
+        """
+        rows = {label.value: label for label in self.labels}
+        for value in sorted(set(values) - {0, *rows}):
+            parts = [label for label in self.structures if label.value & value]
+            if sum(part.value for part in parts) == value:
+                rows[value] = _overlap(value, parts)
+        return LabelTable(tuple(rows.values()))
+
+    def values_with(self, label: Label) -> tuple[int, ...]:
+        """The label values at which a structure lies: its own, and those of the sums that it is part of.
+
+        Args:
+            label: a structure of the table.
+        """
+        return (label.value, *(each.value for each in self.labels if label.value in each.members))
+
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as plain values for JSON and YAML."""
         return [label.to_dict() for label in self.labels]
@@ -138,8 +177,9 @@ class LabelTable:
         """A table from plain values.
 
         Args:
-            rows: mappings with ``value``, ``name``, ``type`` and optionally ``category``, ``laterality`` and
-                ``colour``; a code is ``[value, scheme, meaning]``, a laterality also ``left``, ``right`` or ``both``.
+            rows: mappings with ``value``, ``name``, ``type`` and optionally ``category``, ``laterality``,
+                ``colour`` and ``members``; a code is ``[value, scheme, meaning]``, a laterality also
+                ``left``, ``right`` or ``both``.
 
         Raises:
             SettingsError: if a row lacks a key, has an unknown one, or a code is not three texts.
@@ -147,8 +187,14 @@ class LabelTable:
         return cls(tuple(_label(row) for row in rows))
 
 
+def _overlap(value: int, parts: Sequence[Label]) -> Label:
+    red, green, blue = (sum(part.colour[i] for part in parts) // len(parts) for i in range(3))
+    name, members = "+".join(part.name for part in parts), tuple(part.value for part in parts)
+    return Label(value, name, ANATOMICAL_STRUCTURE, colour=(red, green, blue), members=members)
+
+
 def _label(row: Mapping[str, Any]) -> Label:
-    known = {"value", "name", "type", "category", "laterality", "colour"}
+    known = {"value", "name", "type", "category", "laterality", "colour", "members"}
     missing, unknown = {"value", "name", "type"} - set(row), set(row) - known
     if missing or unknown:
         raise SettingsError(f"The label row {dict(row)} lacks {sorted(missing)} and has unknown {sorted(unknown)}.")
@@ -166,6 +212,7 @@ def _label(row: Mapping[str, Any]) -> Label:
         category=ANATOMICAL_STRUCTURE if category is None else _code(category),
         laterality=None if laterality is None else LATERALITIES.get(str(laterality)) or _code(laterality),
         colour=tuple(colour),
+        members=tuple(int(member) for member in row.get("members", ())),
     )
 
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from effvit_med.errors import GeometryError
 from effvit_med.volume.counts import find_labelled
-from effvit_med.volume.labels import Code, Label
+from effvit_med.volume.labels import Code, Label, LabelTable
+from effvit_med.volume.overlaps import count_structures
 from effvit_med.volume.pages import count_slab, release_pages
 from effvit_med.volume.segmentation import Segmentation
 from effvit_med.volume.volume import SPACING_ASSUMED, Volume
@@ -88,17 +89,33 @@ class _Moments:
         count = np.diff(starts, append=len(labels)).astype(np.float64)
         mean = np.add.reduceat(values, starts) / count
         squares = np.add.reduceat((values - np.repeat(mean, count.astype(np.intp))) ** 2, starts)
+        smallest, largest = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+        self.join(rows, _Moments(count, mean, squares, smallest, largest))
+
+    def by_structure(self, table: LabelTable) -> _Moments:
+        """Those of whole structures, joined of those of all label values at which they lie."""
+        result = _Moments.empty(len(self.count))
+        for label in table.structures:
+            for value in table.values_with(label):
+                if self.count[value]:
+                    part = slice(value, value + 1)
+                    result.join(np.array([label.value]), _Moments(*(each[part] for each in vars(self).values())))
+        return result
+
+    def join(self, rows: npt.NDArray[Any], other: _Moments) -> None:
+        """Take in the moments of more voxels of some label values; none of them is of no voxel."""
+        count = other.count
         total = self.count[rows] + count
-        step = mean - self.mean[rows]
-        self.squares[rows] += squares + step**2 * self.count[rows] * count / total
+        step = other.mean - self.mean[rows]
+        self.squares[rows] += other.squares + step**2 * self.count[rows] * count / total
         self.mean[rows] += step * count / total
         self.count[rows] = total
-        self.smallest[rows] = np.minimum(self.smallest[rows], np.minimum.reduceat(values, starts))
-        self.largest[rows] = np.maximum(self.largest[rows], np.maximum.reduceat(values, starts))
+        self.smallest[rows] = np.minimum(self.smallest[rows], other.smallest)
+        self.largest[rows] = np.maximum(self.largest[rows], other.largest)
 
 
 def measure(volume: Volume, segmentation: Segmentation) -> tuple[Measurement, ...]:
-    """The measurements of every structure of the label table, in its order.
+    """The measurements of every structure of the label table, in its order; what overlaps counts for each.
 
     A volume is the sum over slices of the number of voxels times the true volume of a voxel of that slice, so that it
     is right for slices at unequal distances and for a tilted gantry. A structure that is not there has None for
@@ -141,7 +158,12 @@ def measure(volume: Volume, segmentation: Segmentation) -> tuple[Measurement, ..
     flat = volume.is_photograph
     at_border = _values_at_border(segmentation.labels, (1, 2) if flat else (0, 1, 2))
     unit = "HU" if volume.modality == "CT" else ""
-    rows = tuple(_row(label, sums, unit, cut=label.value in at_border) for label in segmentation.table)
+    table = segmentation.table
+    if table.overlaps:
+        sums = sums.by_structure(table)
+    rows = tuple(
+        _row(label, sums, unit, cut=not at_border.isdisjoint(table.values_with(label))) for label in table.structures
+    )
     return tuple(_as_area(row, volume) for row in rows) if flat else rows
 
 
@@ -158,6 +180,15 @@ class _Sums:
     moments: _Moments
     volumes_mm3: npt.NDArray[np.float64]
     confidence: npt.NDArray[np.float64] | None
+
+    def by_structure(self, table: LabelTable) -> _Sums:
+        """The sums of whole structures, of a table of structures that overlap."""
+        certain = self.confidence
+        return _Sums(
+            self.moments.by_structure(table),
+            count_structures(self.volumes_mm3, table),
+            None if certain is None else count_structures(certain, table),
+        )
 
 
 def _sum_up(array: npt.NDArray[np.number], segmentation: Segmentation, size: int) -> _Sums:

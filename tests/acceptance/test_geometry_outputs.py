@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from benchmarks.seg_readback import read_back
 from effvit_med.engine import Job, Segmenter, Settings, segment_input
-from effvit_med.engine.segmenter import open_model
+from effvit_med.engine.contract import open_model
 from effvit_med.io import (
     ReadOptions,
     SegOptions,

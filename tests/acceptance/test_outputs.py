@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from benchmarks.seg_readback import check_conformance, read_back, sort_complaints
 from effvit_med.engine import Job, Segmenter, Settings, segment_input
-from effvit_med.engine.segmenter import open_model
+from effvit_med.engine.contract import open_model
 from effvit_med.io import SegOptions, write_dicom_seg, write_dicom_sr, write_nifti, write_nrrd, write_rtstruct
 from effvit_med.volume import Code, Label, LabelTable, Segmentation
 from effvit_med.volume.measurements import measure

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effvit_med.engine import read_model
+from effvit_med.engine.head import Head, Region
 from effvit_med.engine.mirroring import mirror_axes, mirrored
-from effvit_med.volume import Geometry, LabelTable
+from effvit_med.volume import Geometry, Label, LabelTable
+from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 
 axes = st.sets(st.sampled_from([-3, -2, -1])).map(lambda chosen: tuple(sorted(chosen)))
 SPL = Geometry(np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1]]), (4, 4, 4))
@@ -76,3 +78,13 @@ def test_a_name_with_a_side_counts_as_sided() -> None:
     assert mirror_axes(replace(model, labels=LabelTable(tuple(plain))), SPL) == (-3, -2)
     nameless = tuple(label for label in plain if not label.name.startswith("kidney"))
     assert mirror_axes(replace(model, labels=LabelTable(nameless)), SPL) == (-3, -2, -1)
+
+
+def test_a_region_with_a_side_is_not_mirrored_either() -> None:
+    """The name of a region tells as much as that of a label."""
+    labels = LabelTable((Label(1, "whole", ANATOMICAL_STRUCTURE),))
+    model = replace(read_model(), labels=labels, head=Head("regions", (Region("left lung", (1,)),), (1,)))
+    grid = Geometry(np.diag([1.0, 1.0, 1.0, 1.0]), (4, 4, 4))
+    plain = replace(model, head=Head("regions", (Region("lung", (1,)),), (1,)))
+    assert len(mirror_axes(plain, grid)) == 3
+    assert len(mirror_axes(model, grid)) == 2

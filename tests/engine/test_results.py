@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from effvit_med.engine.results import OUTPUT_FILES, Job, choose_output_types, wr
 from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.errors import OutputError, RefusedError
 from effvit_med.io import SegOptions
-from effvit_med.volume import Geometry, Segmentation, Volume
+from effvit_med.volume import Code, Geometry, Label, LabelTable, Segmentation, Volume
 from effvit_med.volume.measurements import measure
 from tests.io.source_series import FRAME_UID, axial, random_labels, segment, write_series
 
@@ -101,3 +102,18 @@ def test_fractional_without_confidence_is_an_error(scan: Volume, tmp_path: Path)
     job = Job(output_types=("dicom-seg",), seg=SegOptions("fractional"))
     with pytest.raises(OutputError, match="has no confidence map"):
         write(segment(scan, random_labels(axial().shape)), scan, tmp_path / "out", job)
+
+
+def test_structures_that_overlap_are_written_where_they_can_be(scan: Volume, tmp_path: Path) -> None:
+    """A DICOM SEG, a report, NIfTI with a name for every sum; no RTSTRUCT and no NRRD, and that is said."""
+    rows = tuple(Label(value, f"s{value}", Code("1", "Organ", "99TEST")) for value in (1, 2))
+    labels = random_labels(scan.geometry.shape, values=(0, 1, 2, 3))
+    result = segment(scan, labels, LabelTable(rows).with_sums({3}))
+    files, codes = write(result, scan, tmp_path / "out", Job(output_types=ALL))
+    assert {"dicom-seg", "nifti", "dicom-sr"} <= set(files)
+    assert not {"rtstruct", "nrrd"} & set(files)
+    assert codes.count("OVERLAPS_NOT_WRITTEN") == 2
+    names = [row["name"] for row in json.loads(files["labels"].read_text(encoding="utf-8"))["labels"]]
+    assert names == ["s1", "s2", "s1+s2"]
+    measured = json.loads(files["measurements-json"].read_text(encoding="utf-8"))
+    assert [row["structure"] for row in measured["measurements"]] == ["s1", "s2"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from effvit_med.engine import find_bundle, read_model, shelf, shipped_bundle
-from effvit_med.engine.segmenter import open_model
+from effvit_med.engine.contract import open_model
 from effvit_med.engine.shelf import (
     list_bundles,
     read_card,

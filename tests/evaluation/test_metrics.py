@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from effvit_med.errors import GeometryError, SettingsError
+from effvit_med.errors import GeometryError, InputError, SettingsError
 from effvit_med.evaluation.metrics import NOT_FOUND, NOT_IN_REFERENCE, UNEVEN_GRID, score_case
-from effvit_med.volume import Geometry, Segmentation
+from effvit_med.volume import Geometry, Label, LabelTable, Segmentation
+from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 from tests.evaluation.parts import TABLE, block, labelled
 
 SHAPE = (12, 14, 10)
@@ -127,3 +128,11 @@ def test_unequal_slices_have_volume_and_dice_but_no_distance() -> None:
     uneven = Segmentation(plain.labels, geometry, TABLE, plain.provenance)
     score = score_case(uneven, replace(uneven))[0]
     assert (score.dice, score.hd95_mm, score.reason) == (1.0, None, UNEVEN_GRID)
+
+
+def test_structures_that_overlap_are_not_scored_as_if_they_did_not() -> None:
+    """A sum of two values is no structure of its own."""
+    table = LabelTable((Label(1, "a", ANATOMICAL_STRUCTURE), Label(2, "b", ANATOMICAL_STRUCTURE))).with_sums({3})
+    overlapping = labelled(np.full((4, 4, 4), 3, np.uint8), table=table)
+    with pytest.raises(InputError, match="Structures overlap"):
+        score_case(overlapping, overlapping)

@@ -191,3 +191,32 @@ def test_a_suffix_chooses_the_references(tmp_path: Path) -> None:
         find_references(tmp_path, suffix="_3rd")
     with pytest.raises(SettingsError, match="leave out the suffix"):
         find_references(tmp_path / "dataset.json", suffix="_2ndHO")
+
+
+@pytest.mark.parametrize(
+    ("labels", "more"),
+    [
+        ({"0": "background", "1": "head", "2": "tail", "9": "ignore"}, {}),
+        ({"0": "background", "1": "head", "2": "tail"}, {"ignore": 9}),
+        ({"background": 0, "head": 1, "tail": 2, "ignore": 9}, {}),
+        ({"background": 0, "head": [1, 2], "tail": 2, "ignore": 9}, {"regions_class_order": [1, 2]}),
+    ],
+)
+def test_a_list_says_what_to_ignore(tmp_path: Path, labels: dict[str, object], more: dict[str, object]) -> None:
+    """In the words of the Decathlon and of nnU-Net; what is ignored is no structure."""
+    path = _decathlon(tmp_path / "set", training=["a"])
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**document, "labels": labels, **more}), encoding="utf-8")
+    found = find_references(path)
+    assert found.ignore == 9
+    assert found.table is not None
+    assert [(label.value, label.name) for label in found.table] == [(1, "head"), (2, "tail")]
+
+
+def test_a_list_says_what_was_annotated(tmp_path: Path) -> None:
+    """Only of cases that say it."""
+    path = _decathlon(tmp_path / "set", training=["a", "b"])
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["training"][0]["annotated"] = ["head"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert find_references(path).annotated == {"a": ("head",)}

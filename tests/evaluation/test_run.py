@@ -16,7 +16,8 @@ from effvit_med.evaluation.pairs import find_references
 from effvit_med.evaluation.report import differences, to_markdown, write_evaluation
 from effvit_med.evaluation.run import Evaluation, EvaluationOptions, evaluate
 from effvit_med.io import write_nifti, write_volume
-from effvit_med.volume import Volume
+from effvit_med.volume import Label, LabelTable, Volume
+from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 from tests.evaluation.parts import TABLE, block, grid, labelled, write_labels
 
 SHAPE = (12, 12, 12)
@@ -215,3 +216,37 @@ def test_ignored_voxels_are_not_drawn() -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def test_what_was_not_annotated_is_not_scored(cases: Path) -> None:
+    """Neither as missed nor as a false alarm; and the confidence of such a case is not held against its truth."""
+    references = find_references(cases / "truth")
+    table = LabelTable((Label(1, "box", ANATOMICAL_STRUCTURE), Label(2, "other", ANATOMICAL_STRUCTURE)))
+    references = replace(references, table=table, annotated={"a": ("other",)})
+    scores = evaluate(references, cases / "ours").scores
+    assert [row.structure for row in scores["a"]] == ["other"]
+    assert [row.structure for row in scores["b"]] == ["box", "other"]
+
+
+def test_what_the_references_ignore_is_ignored(cases: Path) -> None:
+    """Without a word in the options: where the truth has the value, what was found does not count."""
+    truth = np.where(np.roll(BOX, 2, 0) > BOX, 9, BOX).astype(np.uint8)
+    write_labels(cases / "truth" / "b.nii.gz", truth)
+    references = find_references(cases / "truth")
+    references = replace(references, ignore=9, table=LabelTable((Label(1, "box", ANATOMICAL_STRUCTURE),)))
+    result = evaluate(references, cases / "ours")
+    found, box = np.roll(BOX, 2, 0) > 0, BOX > 0
+    assert result.options.ignore == (9,)
+    expected = 2 * (found & box).sum() / (box.sum() + (found & (truth != 9)).sum())
+    assert [row.dice for row in result.scores["b"]] == [pytest.approx(expected)]
+
+
+def test_the_confidence_of_a_partly_annotated_case_is_left_out(tmp_path: Path) -> None:
+    """With its reason."""
+    write_labels(tmp_path / "truth" / "a.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "a" / "segmentation.nii.gz", BOX)
+    write_labels(tmp_path / "ours" / "a" / "segmentation.confidence.nii.gz", np.full(SHAPE, 255, np.uint8))
+    references = replace(find_references(tmp_path / "truth"), annotated={"a": ("other",)})
+    result = evaluate(references, tmp_path / "ours")
+    assert result.reliability is None
+    assert "Not everything was annotated" in result.unheeded["a"]

@@ -606,3 +606,22 @@ def test_long_names_are_cut_to_what_dicom_allows(tmp_path: Path) -> None:
     volume = write_series(tmp_path, axial())
     write_dicom_seg(segment(volume, random_labels(axial().shape, values=(0, 1)), table), tmp_path / "seg.dcm")
     assert pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence[0].SegmentLabel == "x" * 64
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap", "auto"])
+def test_structures_that_overlap_keep_all_their_voxels(kind: str, tmp_path: Path) -> None:
+    """Another program reads each structure whole; the file says that they overlap, and why it is binary."""
+    (tmp_path / "series").mkdir()
+    volume = write_series(tmp_path / "series", axial())
+    labels = random_labels(volume.geometry.shape, values=(0, 1, 2, 3, 6))
+    table = LabelTable(tuple(Label(value, f"s{value}", Code("1", "Organ")) for value in (1, 2, 4))).with_sums({3, 6})
+    segmentation = segment(volume, labels, table)
+    notes = write_dicom_seg(segmentation, tmp_path / "seg.dcm", SegOptions(kind))
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    uids = [file.sop_instance_uid for file in segmentation.provenance.source.files]
+    pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    assert [seg.get_segment_description(number).SegmentLabel for number in seg.segment_numbers] == ["s1", "s2", "s4"]
+    assert seg.SegmentsOverlap == "YES"
+    for column, value in enumerate((1, 2, 4)):
+        assert np.array_equal(pixels[..., column] > 0, labels & value > 0)
+    assert any("overlap, so the file is binary" in note for note in notes) == (kind != "binary")

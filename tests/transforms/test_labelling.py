@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from effvit_med.errors import GeometryError, RefusedError, SettingsError
 from effvit_med.transforms import Labeller, label_grid, map_axes, network_grid, resample, strided_grid, tensor_loops
 from effvit_med.transforms.axes import axis_weights
+from effvit_med.transforms.decision import Decision
 from effvit_med.transforms.labelling import confidence_levels
 from effvit_med.transforms.loops import SWITCH
 from effvit_med.volume import Geometry
@@ -19,6 +20,8 @@ from tests.geometries import ORIENTATIONS, geometries
 spacings = st.tuples(*[st.floats(0.5, 6.0)] * 3)
 seeds = st.integers(0, 10_000)
 kinds = st.sampled_from(["noise", "regions", "ties"])
+decisions = st.sampled_from(Decision)
+marks = st.sampled_from([Decision.LAST, Decision.EACH])
 
 
 def _scores(kind: str, classes: int, shape: tuple[int, int, int], seed: int) -> np.ndarray:
@@ -34,8 +37,17 @@ def _scores(kind: str, classes: int, shape: tuple[int, int, int], seed: int) -> 
     return (-8 * distances).astype(np.float32)
 
 
-def _label(scores: np.ndarray, grid: Geometry, target: Geometry, rows: int, *, limited: bool = False) -> Labeller:
-    labeller = Labeller(grid, target, range(scores.shape[-1]), limited=limited)
+def _label(
+    scores: np.ndarray,
+    grid: Geometry,
+    target: Geometry,
+    rows: int,
+    *,
+    limited: bool = False,
+    decision: Decision = Decision.HIGHEST,
+) -> Labeller:
+    numbers = range(decision.outcomes(scores.shape[-1]))
+    labeller = Labeller(grid, target, numbers, decision=decision, limited=limited)
     for start in range(0, len(scores), rows):
         labeller.push(scores[start : start + rows])
     assert labeller.is_complete
@@ -89,24 +101,54 @@ def test_labels_of_a_tilted_scan_too(tilt_degrees: float, orientation: str, kind
     assert (labels[clear] == full.argmax(axis=-1)[clear]).all()
 
 
+def _marked(scores: np.ndarray) -> np.ndarray:
+    """The scores moved and stretched so that each is often far above 0, often far below, and often near."""
+    middle = np.median(scores, axis=(0, 1, 2))
+    return ((scores - middle) * np.resize([1.0, 3.0, 9.0], middle.shape)).astype(np.float32)
+
+
+@given(cases(), marks)
+def test_marks_are_those_of_interpolating_all_scores(case, decision: Decision) -> None:
+    """The last region above 0, or every structure above 0, voxel for voxel; where a score is next to 0, either."""
+    scores, grid, geometry, rows = case
+    if map_axes(geometry, grid) is None:
+        return
+    scores = _marked(scores)
+    found = _label(scores, grid, geometry, rows, decision=decision)
+    full = np.stack([resample(torch.from_numpy(score), grid, geometry) for score in np.moveaxis(scores, -1, 0)])
+    numbers = np.arange(len(full))[:, None, None, None]
+    if decision == Decision.LAST:
+        expected = np.max((full > 0) * (numbers + 1), axis=0)
+        deciding = numbers >= expected - 1
+    else:
+        expected = np.sum((full > 0) << numbers, axis=0)
+        deciding = np.ones(full.shape, bool)
+    margin = np.where(deciding, np.abs(full), np.inf).min(axis=0)
+    clear = margin > 1e-4 * (1 + np.abs(full).max(axis=0))
+    assert (found.labels[clear] == expected[clear]).all()
+    confidence = 255 * np.tanh(np.minimum(margin, 20) / 2)
+    assert np.abs(found.confidence - confidence)[clear].max(initial=0) <= 1
+
+
 @settings(max_examples=60)
-@given(cases())
-def test_torch_gives_the_same_as_the_compiled_loops(case) -> None:
-    """Every label and every confidence, ties too."""
+@given(cases(), decisions)
+def test_torch_gives_the_same_as_the_compiled_loops(case, decision: Decision) -> None:
+    """Every label and every confidence, ties too, however scores decide."""
     pytest.importorskip("numba")
-    compiled = _label(*case)
+    case = case if decision == Decision.HIGHEST else (_marked(case[0]), *case[1:])
+    compiled = _label(*case, decision=decision)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SWITCH, "torch")
-        plain = _label(*case)
+        plain = _label(*case, decision=decision)
     assert np.array_equal(compiled.labels, plain.labels)
     assert np.array_equal(compiled.confidence, plain.confidence)
 
 
-@given(cases(), st.integers(1, 9))
-def test_how_many_rows_come_at_once_does_not_matter(case, rows: int) -> None:
+@given(cases(), st.integers(1, 9), decisions)
+def test_how_many_rows_come_at_once_does_not_matter(case, rows: int, decision: Decision) -> None:
     """The same labels and confidence from few rows at a time as from many."""
     scores, grid, geometry, first = case
-    one, other = _label(scores, grid, geometry, first), _label(scores, grid, geometry, rows)
+    one, other = (_label(scores, grid, geometry, count, decision=decision) for count in (first, rows))
     assert np.array_equal(one.labels, other.labels)
     assert np.array_equal(one.confidence, other.confidence)
 

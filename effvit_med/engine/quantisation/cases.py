@@ -112,11 +112,14 @@ def quantise_model(
         What was done with each block, Dice before and after, and times.
 
     Raises:
-        SettingsError: if there is no case, a package is missing, or the network cannot be converted or run.
+        SettingsError: if there is no case, the head is none of classes, a package is missing, or the network cannot be
+            converted or run.
         InputError: if a label of a case is not in the bundle's table.
         WeightsError: if the weights do not belong to the network.
         OutputError: if the gate refuses, or a file cannot be written.
     """
+    if model.head.kind != "softmax":
+        raise SettingsError(f"INT8 is made for heads of the kind softmax; {model.name} has {model.head.kind}.")
     if not cases:
         raise SettingsError("No case was given; INT8 is calibrated and judged on at least one with a reference.")
     for case in cases:

@@ -93,7 +93,7 @@ def choose_runtime(
 
 def _measure(request: RuntimeRequest, progress: Callable[[str, int, int], None]) -> Choice:
     tile = random_tile(request)
-    exact = open_runtime("eager", replace(request, precision="float32")).predict(tile).argmax(dim=1)
+    exact = request.decide(open_runtime("eager", replace(request, precision="float32")).predict(tile))
     seconds: dict[str, float] = {}
     agreement: dict[str, float] = {}
     reasons: dict[str, str] = {}
@@ -104,7 +104,7 @@ def _measure(request: RuntimeRequest, progress: Callable[[str, int, int], None])
             continue
         try:
             runtime = open_runtime(name, request)
-            labels = runtime.predict(tile).argmax(dim=1)
+            labels = request.decide(runtime.predict(tile))
             seconds[name] = _median_seconds(runtime, tile, request.device)
         except EffvitError as error:
             reasons[name] = str(error)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from effvit_med.errors import SettingsError
 from effvit_med.networks import SegmentationNetwork
+from effvit_med.transforms.decision import Decision
 
 RuntimeName = Literal["eager", "compile", "onnx", "openvino", "tensorrt"]
 
@@ -30,6 +31,7 @@ class RuntimeRequest:
         window: spatial size of a tile as the network gets it: 3 numbers for a 3D network, 2 for a 2D one.
         batch_size: most tiles in one call; slices for a 2D network.
         key: identifies weights and network (a SHA-256), for what is kept from run to run.
+        decision: how the logits at a voxel become a label, to compare runtimes by.
 
     Raises:
         SettingsError: if the precision is unknown, the window has not the network's axes, or a size is below 1.
@@ -41,6 +43,11 @@ class RuntimeRequest:
     window: tuple[int, ...]
     batch_size: int
     key: str
+    decision: Decision = Decision.HIGHEST
+
+    def decide(self, logits: Float[Tensor, "batch classes *out"]) -> Tensor:
+        """What the logits say, of a kind that can be compared: the highest class, or which are above 0."""
+        return logits.argmax(dim=1) if self.decision == Decision.HIGHEST else logits > 0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
