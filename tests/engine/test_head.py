@@ -141,7 +141,7 @@ def test_a_head_goes_into_the_contract_of_an_export(tiny_bundle: Path, tmp_path:
         (
             {**REGIONS, "order": [3, 2, 1]},
             [1, 2, 3],
-            "the label value 2 would be written as|value 3 would be written as 1",
+            "the label value 1 would be written as 3",
         ),
         (REGIONS, [1, 2, 4], r"region 'all' has the label values \[1, 2, 3\]"),
         (REGIONS, [1, 2, 3, 4], "the label value 4 lies in no region"),
