@@ -40,7 +40,7 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI is not typed
         logits = getattr(network, "logits", network)
 
         def predict(tiles: Tensor) -> Tensor:
-            return logits(tiles.to(device), *args, **kwargs)
+            return logits(tiles.to(device), *args, **kwargs).float()  # of half precision under autocast
 
         volumes = torch.as_tensor(inputs).cpu()
         scores = torch.stack([score_volume(volume, predict, self.scoring) for volume in volumes])

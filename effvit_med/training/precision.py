@@ -39,7 +39,7 @@ class MixedPrecision:
             raise SettingsError(f"amp is {mode!r}; give one of {', '.join(_MODES)}.")
         self.enabled = name != "off" and device.type == "cuda"
         if name == "auto":
-            name = "bfloat16" if self.enabled and torch.cuda.is_bf16_supported() else "float16"
+            name = "bfloat16" if self.enabled and torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
         self.autocast: dict[str, Any] = {"dtype": getattr(torch, name)} if self.enabled else {}
         self._scaler = torch.GradScaler("cuda", enabled=self.enabled and name == "float16")
 

@@ -169,6 +169,31 @@ def test_everything_can_be_switched_off(bundle: Path) -> None:
     assert not any(name.startswith("heads.") for name in checkpoint["model"])
 
 
+def test_curves_stand_in_tensorboard(bundle: Path) -> None:
+    """Loss, Dice, gradients and the wait for data of an epoch can be looked at."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _train(bundle, "curves", epochs=1, val_interval=1)
+    tags: set[str] = set()
+    for path in (bundle / "runs" / "curves").glob("events.out.tfevents*"):
+        events = EventAccumulator(str(path))
+        events.Reload()
+        tags |= set(events.Tags()["scalars"])
+    assert {"train_loss", "gradient_norm", "data_wait", "steps_per_second", "val_mean_dice"} <= tags
+
+
+def test_mlflow_keeps_the_curves_where_it_is_asked_for(bundle: Path, tmp_path: Path) -> None:
+    """With `mlflow` set, one finished run with loss and Dice stands in the file."""
+    pytest.importorskip("mlflow", reason="needs pip install mlflow")
+    import sqlite3
+
+    _train(bundle, "mlflow", epochs=1, val_interval=1, mlflow=str(tmp_path / "mlflow.db"))
+    with sqlite3.connect(tmp_path / "mlflow.db") as records:
+        assert records.execute("select status from runs").fetchall() == [("FINISHED",)]
+        keys = {key for (key,) in records.execute("select key from metrics")}
+    assert {"train_loss", "val_mean_dice"} <= keys
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(bundle: Path, tmp_path: Path) -> None:
     """Under torchrun over gloo, SGD on a shared batch gives the weights of one process, but for rounding.

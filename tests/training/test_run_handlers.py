@@ -186,6 +186,18 @@ def test_a_processor_stays_in_float32(mode: str | bool) -> None:
     assert (mixed.enabled, mixed.autocast, mixed.state_dict()) == (False, {}, {})
 
 
+def test_a_gpu_that_has_bfloat16_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is chosen by itself, and the trainer's scaler then scales nothing."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    mixed = MixedPrecision("auto", torch.device("cuda"))
+    trainer: Any = Engine(lambda _, __: None)
+    mixed.attach(trainer)
+    trainer.run([0])
+    assert (mixed.enabled, mixed.autocast) == (True, {"dtype": torch.bfloat16})
+    assert not trainer.scaler.is_enabled()
+    assert mixed.state_dict() == {}
+
+
 @pytest.mark.parametrize(
     "make",
     [
