@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.versus_sets import LabelledSet
-from effvit_med.networks import FAMILY_OF, build_network, fold_batchnorm
+from effvit_med.networks import build_network, fold_batchnorm
 
 LARGEST_WIDTH = {2: 512, 3: 320}
 """Channels beyond which U-shaped peers do not double any more, as in nnU-Net's plans."""
@@ -78,7 +78,7 @@ class Adapter(nn.Module):
 
 
 def _ours(labelled: LabelledSet, preset: str) -> nn.Module:
-    return build_network(labelled.spatial_dims, 1, len(labelled.structures) + 1, preset)
+    return build_network(labelled.spatial_dims, 1, len(labelled.structures) + 1, preset, norm="instance")
 
 
 def _widths(labelled: LabelledSet, first: int) -> list[int]:
@@ -130,9 +130,7 @@ def _swin_unetr(labelled: LabelledSet, width: int) -> nn.Module:
     return SwinUNETR(in_channels=1, out_channels=classes, feature_size=width, spatial_dims=labelled.spatial_dims)
 
 
-OURS = tuple(name for name in ("fullres_tiny", "fullres_small", "fullres_base") if name in FAMILY_OF) or (
-    "efficientvit_b0",
-)
+OURS = ("fullres_tiny", "fullres_small", "fullres_base")
 
 CONTENDERS = (
     *(Contender(name, "ours", partial(_ours, preset=name)) for name in OURS),

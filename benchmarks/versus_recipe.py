@@ -82,7 +82,7 @@ class Plateau:
         """
         if dice >= self.best + LEAST_GAIN:
             self.best, self.since = dice, 0
-        else:
+        elif self.best > 0:
             self.since += 1
         if self.falls_from_s is None and self.since >= PATIENCE:
             self.falls_from_s = spent_s
@@ -153,7 +153,7 @@ class Sampler:
         return {key: torch.as_tensor(value) for key, value in self._augment(data).items()}
 
 
-def pad_to(case: PreparedCase, least: tuple[int, int, int]) -> tuple[Any, Any]:
+def pad_to(case: PreparedCase, least: Sequence[int]) -> tuple[Any, Any]:
     """Image and labels of at least a size; the image continues with its edge, the labels with background.
 
     Args:

@@ -53,9 +53,9 @@ class Run:
 
         Examples:
             >>> Run("hippocampus", "UNet 8", 10).budget, Run("hippocampus", "UNet 8", 90, converge=True).budget
-            ('10 min', 'convergence')
+            ('10 min', 'convergence within 90 min')
         """
-        minutes = "convergence" if self.converge else f"{self.minutes:g} min"
+        minutes = f"convergence within {self.minutes:g} min" if self.converge else f"{self.minutes:g} min"
         return minutes if self.device == "cpu" else f"{minutes} of {self.device}"
 
     def split(self, data: Path) -> Split:
@@ -73,7 +73,7 @@ class Run:
             split: its cases.
             network: a digest of what is trained.
         """
-        said = [RECIPE, describe_split(split)["digest"], repr(self.labelled), network, self.minutes]
+        said = [RECIPE, describe_split(split)["digest"], repr(self.labelled), network]
         digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
         few = f"_few{self.few}" if self.few else ""
         return f"{self.budget.replace(' ', '')}_seed{self.seed}_fold{self.fold}{few}_{digest}"
@@ -127,7 +127,8 @@ class RunFolder:
     @property
     def time_path(self) -> Path:
         """The file with the times of inference; they do not depend on the budget."""
-        return self.model_path / f"time_{self.network}.json"
+        few = f"_few{self.run.few}" if self.run.few else ""
+        return self.model_path / f"time_{self.network}{few}.json"
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A file of plain values of the run, or None if it is not there."""

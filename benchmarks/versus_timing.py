@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.engine_process import peak_mib, reset_peak, run_alone
+from benchmarks.engine_process import peak_mib, reset_peak
 from benchmarks.versus_models import Adapter, build_adapter, find_contender, fold_adapter
 from benchmarks.versus_prediction import Predict, pad_image, predict_scores
-from benchmarks.versus_runs import RunFolder, read_request
+from benchmarks.versus_runs import read_request
 from benchmarks.versus_sets import LabelledSet, PreparedCase, prepare_cases
 from effvit_med.errors import EffvitError
 from effvit_med.networks.export import export_onnx
@@ -33,20 +33,6 @@ LEAST_AGREEMENT = 0.995
 """Dice of a runtime's labels with those of eager float32, below which it is not taken for the best one."""
 
 REPEATS = 7
-TASK = "benchmarks.versus_timing:time_here"
-
-
-def time_run(folder: RunFolder) -> dict[str, Any]:
-    """Every runtime in a process of its own for the network, on one thread (CPU seconds) and on two (wall seconds).
-
-    Args:
-        folder: of a finished run.
-
-    Returns:
-        A row for each runtime, with ``cpu_s``, ``wall_2_s``, ``peak_mib`` and ``agreement``, or why it was left out.
-    """
-    rows: dict[str, Any] = run_alone(TASK, {"request": folder.request()}, threads=2)["rows"]
-    return rows
 
 
 def time_here(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,8 +114,9 @@ def repeat(call: Callable[[], Any], repeats: int) -> tuple[float, float]:
 
 def agree(labels: Any, plain: Any) -> float:
     """Dice of two label maps, all structures together: 2 x the voxels of the same structure by those of any."""
-    both = np.count_nonzero((labels == plain) & (plain > 0))
-    return float(2 * both / max(1, np.count_nonzero(labels) + np.count_nonzero(plain)))
+    both = int(np.count_nonzero((labels == plain) & (plain > 0)))
+    total = int(np.count_nonzero(labels)) + int(np.count_nonzero(plain))
+    return 2 * both / total if total else 1.0
 
 
 def open_predict(adapter: Adapter, example: Tensor, runtime: str, threads: int) -> Predict:
@@ -178,7 +165,7 @@ def best_runtime(rows: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The fastest runtime on one thread that labels as eager float32 does; None if nothing was timed.
 
     Args:
-        rows: of `time_run`.
+        rows: of `time_here`.
     """
     right = dict(_usable(rows))
     return min(right, key=lambda name: right[name]) if right else None
