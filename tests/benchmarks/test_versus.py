@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from benchmarks import versus
-from benchmarks.versus_models import CONTENDERS, build_adapter
+from benchmarks.versus_models import CONTENDERS, Contender
 from benchmarks.versus_prediction import predict_scores
+from benchmarks.versus_recipe import Sampler, make_loss
 from benchmarks.versus_runs import Run, RunFolder, describe_network, read_request
 from benchmarks.versus_sets import SETS, list_cases, split_cases
+from benchmarks.versus_training import Training
+from tests.benchmarks.test_versus_recipe import make_case
 
 
 def write_set(data: Path, cases: int) -> None:
@@ -33,17 +36,37 @@ def write_set(data: Path, cases: int) -> None:
             nib.save(nib.Nifti1Image(array, np.eye(4)), path)
 
 
-@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+def mark(contender: Contender) -> object:
+    """The first of each family is tried always, wider ones with the slow tests."""
+    first = next(each for each in CONTENDERS if each.family == contender.family)
+    return pytest.param(contender, id=contender.name, marks=() if contender is first else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("contender", [mark(each) for each in CONTENDERS])
 @pytest.mark.parametrize("set_name", ["hippocampus", "vessels"])
-def test_every_network_labels_images_of_any_size(contender: object, set_name: str) -> None:
-    """Logits have the image's size where no side is a multiple of what the network needs."""
-    labelled = SETS[set_name]
-    network = build_adapter(contender, labelled).eval()  # type: ignore[arg-type]
-    shape = (19, 33, 21) if labelled.spatial_dims == 3 else (1, 49, 75)
+def test_every_network_learns_resumes_and_labels_images_of_any_size(
+    contender: Contender, set_name: str, tmp_path: Path
+) -> None:
+    """A step changes the weights, a checkpoint keeps them, and logits have the size of an image of odd sides."""
+    patch = (16, 16, 40) if set_name == "hippocampus" else (1, 32, 64)
+    small = replace(SETS[set_name], patch=patch, batch=1)
+    shape = (19, 33, 21) if small.spatial_dims == 3 else (1, 49, 75)
+    case = make_case(shape)
+    training = Training.begin(Run(set_name, contender.name, 1))
+    before = [value.clone() for value in training.network.parameters()]
+    training.learn(Sampler(small, [case], seed=0), make_loss(), 1.0)
+    assert any(not torch.equal(*pair) for pair in zip(before, training.network.parameters(), strict=True))
+    training.save(tmp_path / "checkpoint.pt")
+    resumed = Training.begin(Run(set_name, contender.name, 1))
+    resumed.load(tmp_path / "checkpoint.pt")
+    assert resumed.step == 1
     with torch.inference_mode():
-        scores = predict_scores(labelled, network, torch.randn(1, *shape))
-    assert scores.shape == (len(labelled.structures) + 1, *shape)
-    assert scores.isfinite().all()
+        first, again = (
+            predict_scores(small, each.predict, torch.from_numpy(case.values)) for each in (training, resumed)
+        )
+    assert first.shape == (len(small.structures) + 1, *shape)
+    assert first.isfinite().all()
+    assert torch.equal(first, again)
 
 
 def test_folder_of_a_run_changes_with_all_that_decides_it(tmp_path: Path) -> None:
