@@ -28,8 +28,9 @@ from benchmarks.versus_plots import draw_front, draw_training
 from benchmarks.versus_points import Point, average, gather_points, mean_dice
 from benchmarks.versus_report import to_figures, to_markdown
 from benchmarks.versus_runs import RUNS, Run, RunFolder, describe_network, groups_of
-from benchmarks.versus_sets import SETS, TOLERANCE_MM, describe_split, list_cases, read_reference
+from benchmarks.versus_sets import SETS, TOLERANCE_MM, describe_split, list_cases
 from effvit_med.evaluation import score_case
+from effvit_med.io.label_files import read_labels
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 PARTS = ("train", "time", "report")
@@ -146,12 +147,10 @@ def score_observers(folders: Sequence[RunFolder]) -> dict[str, dict[str, Any]]:
         if not cases:
             continue
         labelled = SETS[set_name]
-        scores = {
-            name: score_case(
-                read_reference(labelled, case.label), read_reference(labelled, case.second or case.label), TOLERANCE_MM
-            )
-            for name, case in cases.items()
-        }
+        scores = {}
+        for name, case in cases.items():
+            first, second = (read_labels(path, labelled.table) for path in (case.label, case.second or case.label))
+            scores[name] = score_case(first, second, TOLERANCE_MM)
         rows = [row for mean in average([scores], groups_of(tuple(cases.values()))).values() for row in mean]
         nsd = [row.nsd for row in rows if row.nsd is not None]
         found[set_name] = {"dice": mean_dice(scores), "nsd": sum(nsd) / len(nsd), "cases": len(cases)}

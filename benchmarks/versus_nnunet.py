@@ -31,18 +31,15 @@ from benchmarks.versus_sets import (
     Case,
     LabelledSet,
     PreparedCase,
-    as_labels,
     describe_split,
     prepare_cases,
 )
-from benchmarks.versus_sets import read_reference as read_truth
 from benchmarks.versus_timing import middling, time_adapter
 from benchmarks.versus_training import read_clock
 from effvit_med.evaluation import StructureScore, score_case
 from effvit_med.io.atomic import atomic_path, write_json
 from effvit_med.io.label_files import read_labels
 from effvit_med.networks.cost import count_parameters
-from effvit_med.volume import Geometry
 
 EPOCHS = 20
 DATASET_ID = 907
@@ -143,7 +140,7 @@ def prepare(folder: RunFolder, home: Path) -> None:
     for case in (*split.train, *watched):
         write_image(labelled, case, raw / "imagesTr")
         if labelled.unit == "px":
-            mask = read_truth(labelled, case.label).labels[0]
+            mask = read_labels(case.label, labelled.table).labels[0]
             Image.fromarray(mask.astype(np.uint8)).save(raw / "labelsTr" / f"{case.name}.png")
         else:
             shutil.copyfile(case.label, raw / "labelsTr" / f"{case.name}.nii.gz")
@@ -330,12 +327,8 @@ def predict_cases(
     scores = {}
     for case in cases:
         path = output / f"{case.name}{ending_of(labelled)}"
-        truth = read_truth(labelled, case.label)
-        if labelled.unit == "px":
-            mask = np.asarray(Image.open(path)).astype(np.uint8)[None]
-            found = as_labels(labelled, mask, Geometry(np.eye(4), mask.shape))
-        else:
-            found = read_labels(path, labelled.table)
+        truth = read_labels(case.label, labelled.table)
+        found = read_labels(path, labelled.table)
         scores[case.name] = score_case(truth, found, TOLERANCE_MM)
     return scores
 

@@ -11,17 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from benchmarks.splits import cut_groups
 from effvit_med.io import read_nifti
 from effvit_med.io.atomic import atomic_path
 from effvit_med.io.label_files import read_labels
+from effvit_med.io.photographs import read_photograph
 from effvit_med.transforms import Intensity, Preprocess, prepare, prepare_labels
 from effvit_med.volume import Geometry, Label, LabelTable, Provenance, Segmentation, Volume
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
-
-SPLIT_SEED = 0
-"""Of the permutation of the groups' names that the splits are cut from."""
 
 TOLERANCE_MM = 1.0
 """Of the surface Dice; photographs have pixels of 1 mm here, so that it is 1 pixel there."""
@@ -217,7 +215,7 @@ def list_cases(labelled: LabelledSet, data: Path) -> tuple[Case, ...]:
 
 
 def split_cases(labelled: LabelledSet, cases: Sequence[Case], fold: int, few: int | None = None) -> Split:
-    """The parts of a fold, by group: names are sorted, permuted with a fixed seed, and cut.
+    """The parts of a fold, by group, cut as in every benchmark.
 
     Args:
         labelled: the set.
@@ -228,12 +226,7 @@ def split_cases(labelled: LabelledSet, cases: Sequence[Case], fold: int, few: in
     Raises:
         ValueError: if there is no such fold.
     """
-    if not 0 <= fold < labelled.folds:
-        raise ValueError(f"fold {fold} of {labelled.name}: there are {labelled.folds}, from 0")
-    groups = np.array(sorted({case.group for case in cases}))
-    parts = np.array_split(np.random.default_rng(SPLIT_SEED).permutation(groups), labelled.folds)
-    tested = set(parts[fold].tolist())
-    learnt = [group for number, part in enumerate(parts) if number != fold for group in part.tolist()]
+    learnt, tested = cut_groups((case.group for case in cases), labelled.folds, fold)
     watched = set(learnt[len(learnt) - labelled.watched :])
     ordered = sorted(cases, key=lambda case: case.name)
     train = [case for case in ordered if case.group in set(learnt) - watched][:few]
@@ -252,16 +245,7 @@ def read_image(labelled: LabelledSet, case: Case) -> Volume:
     """The image; of a photograph its green channel, in which vessels stand out most."""
     if labelled.unit != "px":
         return read_nifti(case.image)
-    green = np.asarray(Image.open(case.image).convert("RGB"))[..., 1]
-    return Volume(green[None].astype(np.float32), Geometry(np.eye(4), (1, *green.shape)))
-
-
-def read_reference(labelled: LabelledSet, path: Path) -> Segmentation:
-    """The labels of an observer on the image's own grid."""
-    if labelled.unit != "px":
-        return read_labels(path, labelled.table)
-    mask = (np.asarray(Image.open(path).convert("L")) > 127)[None].astype(np.uint8)
-    return as_labels(labelled, mask, Geometry(np.eye(4), mask.shape))
+    return read_photograph(case.image, colour_weights=(0.0, 1.0, 0.0))
 
 
 def as_labels(labelled: LabelledSet, labels: npt.NDArray[np.uint8], geometry: Geometry) -> Segmentation:
@@ -279,7 +263,7 @@ def prepare_case(labelled: LabelledSet, case: Case) -> PreparedCase:
         labelled: the set.
         case: one of its cases.
     """
-    volume, reference = read_image(labelled, case), read_reference(labelled, case.label)
+    volume, reference = read_image(labelled, case), read_labels(case.label, labelled.table)
     if labelled.spatial_dims == 2 and labelled.unit != "px":
         thick = int(np.argmax(volume.geometry.spacing_mm))
         letters = volume.geometry.orientation

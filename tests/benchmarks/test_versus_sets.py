@@ -16,7 +16,6 @@ from benchmarks.versus_sets import (
     list_cases,
     prepare_cases,
     read_image,
-    read_reference,
     split_cases,
 )
 
@@ -93,7 +92,9 @@ def test_photograph_is_its_green_channel(tmp_path: Path) -> None:
     image = read_image(VESSELS, case)
     assert image.array.shape == (1, 8, 6)
     assert np.abs(image.array - 90).max() <= 3
-    assert np.array_equal(read_reference(VESSELS, case.label).labels[0], mask // 255)
+    (prepared,) = prepare_cases(VESSELS, [case], tmp_path / "cache")
+    assert np.array_equal(prepared.reference.labels[0], mask // 255)
+    assert np.array_equal(prepared.labels[0], mask // 255)
 
 
 def test_slices_for_2d_networks_lie_along_the_coarse_axis(tmp_path: Path) -> None:
