@@ -53,8 +53,11 @@ KINDS: dict[str, Kind] = {
     "mirror_axes": Kind("Axes mirrored at random", tuple[Literal[0, 1, 2], ...]),
     "rotate_degrees": Kind("Random rotation about each axis, degrees", tuple[float, float, float]),
     "scale_range": Kind("Random scaling of each axis", tuple[_Share, _Share, _Share]),
+    "deep_supervision": Kind("Levels that must know the labels", Annotated[int, Field(ge=1, le=4)]),
     "steps_per_epoch": Kind("Steps in an epoch", _Size),
     "epochs": Kind("Epochs", _Size),
+    "val_interval": Kind("Epochs between validations", _Size),
+    "warmup_steps": Kind("Steps in which the rate rises", _Count),
     "learning_rate": Kind("Highest learning rate", _Positive),
 }
 """Every choice there is, in the order in which they are made."""
@@ -166,8 +169,8 @@ def show_value(value: Any) -> str:
     """A value as a person reads it.
 
     Examples:
-        >>> show_value((1.0, None, 0.7812345)), show_value([1, [1, 2, 2]]), show_value({"kind": "window", "low": -160.0})
-        ('1 x own x 0.781', '1, 1 x 2 x 2', 'window, low -160')
+        >>> show_value((1.0, None, 0.7812345)), show_value([1, [1, 2, 2]]), show_value({"kind": "window", "low": -16.0})
+        ('1 x own x 0.781', '1, 1 x 2 x 2', 'window, low -16')
     """
     if value is None:
         return "own"

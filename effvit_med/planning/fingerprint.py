@@ -45,7 +45,7 @@ class StructureFacts:
         cases: in which it is marked.
         voxel_share: of all voxels of these cases.
         volume_ml: smallest, median and largest; of pictures without a scale, in thousands of pixels.
-        thickness_mm: the median over cases: twice the volume by the surface.
+        thickness_mm: the median over cases, as of `effvit_med.planning.case_facts.CaseFacts`.
     """
 
     name: str

@@ -9,7 +9,7 @@ from effvit_med.planning.choice import Chooser
 from effvit_med.planning.fingerprint import Fingerprint, Triple
 
 ANISOTROPIC = 3.0
-"""From this ratio of spacings on, slices are thick: they are not resampled, and nothing is turned out of their plane."""
+"""From this ratio of spacings on, slices are thick: not resampled, and nothing is turned out of their plane."""
 
 FEW_SLICES = 5
 """Fewer slices than these are no volume."""
@@ -111,8 +111,8 @@ def _choose_dims(chooser: Chooser, fingerprint: Fingerprint) -> int:
         value = 3
         reason = (
             f"The middle case has {slices:g} slices, {fingerprint.spacing_mm.median[0]:.3g} mm apart "
-            f"({fingerprint.anisotropy:.2g} times its pixels): a volume, of which a slice alone shows less. To compare, "
-            "plan again with --set spatial_dims=2."
+            f"({fingerprint.anisotropy:.2g} times its pixels): a volume, of which a slice alone shows less. To compare "
+            "the two, plan again with --set spatial_dims=2."
         )
     dims: int = chooser.choose("spatial_dims", value, reason)
     return dims
@@ -158,5 +158,7 @@ def _choose_intensity(chooser: Chooser, fingerprint: Fingerprint) -> None:
         reason = "Exposure differs from picture to picture, so each is clipped at its own percentiles and normalised."
     else:
         unit = fingerprint.modality or "These"
-        reason = f"{unit} values have no fixed unit ({told}), so each scan is clipped at its own percentiles and normalised."
+        reason = (
+            f"{unit} values have no fixed unit ({told}), so each scan is clipped at its own percentiles and normalised."
+        )
     chooser.choose("intensity", value, reason)

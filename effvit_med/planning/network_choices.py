@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from effvit_med.engine.memory import MIB, training_memory
 from effvit_med.errors import SettingsError
@@ -36,6 +35,7 @@ OPTIMISER_COPIES = 4
 
 FEW_CASES = 10
 SMALL_BATCH = 8
+_MOST_PATCHES = {("cpu", 2): 8, ("cpu", 3): 2, ("cuda", 2): 32, ("cuda", 3): 16}
 _LIBRARIES_BYTES = 512 * MIB
 
 
@@ -105,7 +105,7 @@ def choose_network(chooser: Chooser, grid: Grid, fingerprint: Fingerprint, class
     arguments["stage_strides"] = _choose_strides(chooser, plain, strides, grid)
     multiple = _multiple(arguments["stage_strides"], grid)
     patch = _choose_patch(chooser, patch, grid, multiple, held, budget)
-    batch = _choose_batch(chooser, fits.bytes_per_voxel, patch, fits.fixed_bytes, budget)
+    batch = _choose_batch(chooser, fits, patch, budget)
     arguments["norm"] = _choose_norm(chooser, batch)
     arguments["decoder_stride"] = _choose_decoder_stride(chooser, fingerprint, grid)
     network = _build(arguments)
@@ -151,9 +151,9 @@ class _Fitting:
         whole = largest if math.prod(largest) <= 2 * math.prod(middle) else middle
         by_memory = (self.budget.memory_bytes - self.fixed_bytes) / (2 * self.bytes_per_voxel)
         by_time = PATCH_VOXELS[self.budget.device, self.grid.spatial_dims]
-        if by_memory < 16 ** self.grid.spatial_dims:
+        if by_memory < 16**self.grid.spatial_dims:
             raise SettingsError(
-                f"The memory is {self.budget.memory_bytes / 2**30:.2g} GiB; two small patches need "
+                f"The memory is {_gib(self.budget.memory_bytes)}; two small patches need "
                 f"{(self.fixed_bytes + 2 * 16**self.grid.spatial_dims * self.bytes_per_voxel) / 2**30:.2g} GiB."
             )
         limit = min(by_memory, by_time)
@@ -213,24 +213,18 @@ def _choose_preset(chooser: Chooser, fingerprint: Fingerprint, budget: Budget) -
         if budget.device == "cpu"
         else f"{fingerprint.cases} cases are few for a larger one.",
     }[size]
-    preset: str = chooser.choose("preset", _PRESETS[size], f"{why} fullres_tiny is faster, fullres_base larger.")
+    preset: str = chooser.choose("preset", f"fullres_{size}", f"{why} fullres_tiny is faster, fullres_base larger.")
     return preset
-
-
-_PRESETS = {"small": "efficientvit_b0", "base": "efficientvit_b1"}
 
 
 def _default_strides(arguments: dict[str, Any]) -> list[int]:
     """The stride of each stage as the preset has it, along an axis."""
     totals = [stride[0] for stride in _build(arguments).backbone.strides]
-    return [totals[0], *(b // a for a, b in zip(totals, totals[1:], strict=False))]
+    return [totals[0], *(b // a for a, b in itertools.pairwise(totals))]
 
 
 def _build(arguments: dict[str, Any]) -> SegmentationNetwork:
-    """The network on tensors without content."""
-    with torch.device("meta"):
-        network = build_network(**arguments)
-    return network
+    return build_network(**arguments)
 
 
 def _shape(grid: Grid, patch: Sequence[int]) -> tuple[int, ...]:
@@ -283,33 +277,42 @@ def _choose_patch(chooser: Chooser, patch: Size, grid: Grid, multiple: Size, hel
     middle = show_value(grid.middle)
     reason = {
         "images": f"A whole case fits: the middle one has {middle} voxels, rounded up to whole strides.",
-        "memory": f"The largest of which two fit into {budget.memory_bytes / 2**30:.3g} GiB; the middle case has {middle}.",
-        "time": f"Large enough to see around; the middle case has {middle}. Larger ones would make fewer steps in the same time.",
+        "memory": f"The largest of which two fit into {_gib(budget.memory_bytes)}; the middle case has {middle}.",
+        "time": f"Large enough to see around; the middle case has {middle}. Larger ones take the time of more steps.",
     }[held]
     value: Size = chooser.choose("patch", wanted, reason)
     if any(size % step for size, step in zip(value[1:], multiple[1:], strict=True)) or (
         grid.spatial_dims == 3 and value[0] % multiple[0]
     ):
-        raise SettingsError(f"The patch is {show_value(value)}; each size must be a multiple of {show_value(multiple)}.")
+        raise SettingsError(
+            f"The patch is {show_value(value)}; each size must be a multiple of {show_value(multiple)}."
+        )
     if grid.spatial_dims == 2 and value[0] != grid.channels:
-        raise SettingsError(f"The patch is {show_value(value)}; its first size must be {grid.channels}, the slices seen.")
+        raise SettingsError(
+            f"The patch is {show_value(value)}; its first size must be {grid.channels}, the slices seen."
+        )
     return value
 
 
-def _choose_batch(chooser: Chooser, per_voxel: float, patch: Size, fixed_bytes: int, budget: Budget) -> int:
-    voxels = math.prod(patch[1:]) * (patch[0] if len(patch) == 3 else 1)
-    room = int((budget.memory_bytes - fixed_bytes) // (per_voxel * voxels))
-    most = 4 if budget.device == "cpu" else 16
-    by_size = max(2, PATCH_VOXELS["cuda", 3] * 2 // voxels) if budget.device == "cuda" else 2
-    value = max(1, min(room, most, by_size))
+def _choose_batch(chooser: Chooser, fits: _Fitting, patch: Size, budget: Budget) -> int:
+    dims = fits.grid.spatial_dims
+    voxels = math.prod(patch[3 - dims :])
+    room = int((budget.memory_bytes - fits.fixed_bytes) // (fits.bytes_per_voxel * voxels))
+    most = min(_MOST_PATCHES[budget.device, dims], 2 * PATCH_VOXELS[budget.device, dims] // voxels)
+    value = max(1, min(room, max(2, most)))
+    told = f"A voxel of a patch takes {fits.bytes_per_voxel:.0f} bytes in a step, measured on this network"
     reason = (
-        f"A voxel of a patch takes {per_voxel:.0f} bytes in a step, measured on this network, so {max(0, room)} patches would "
-        f"fit into {budget.memory_bytes / 2**30:.3g} GiB; more than {value} make steps slower, not better."
+        f"{told}, so {max(0, room)} patches would fit into {_gib(budget.memory_bytes)}; more than {value} make steps "
+        "slower, not better."
     )
     if value == room:
-        reason = f"A voxel of a patch takes {per_voxel:.0f} bytes in a step, measured on this network: no more fit."
+        reason = f"{told}: no more fit into {_gib(budget.memory_bytes)}."
     batch: int = chooser.choose("batch_size", value, reason)
     return batch
+
+
+def _gib(number: int) -> str:
+    return f"{number / 2**30:.3g} GiB"
 
 
 def _choose_norm(chooser: Chooser, batch: int) -> str:
@@ -341,11 +344,15 @@ def _choose_window(chooser: Chooser, grid: Grid, patch: Size, multiple: Size) ->
         whole = rows * columns <= LARGEST_WINDOW and rows * columns <= 2 * math.prod(grid.middle[1:])
         slices = min(8, grid.middle[0])
         value = (slices, rows, columns) if whole else (slices, patch[1], patch[2])
-        reason = "The whole picture in one piece." if whole else "Pictures differ much in size, so they are seen in tiles."
+        reason = (
+            "The whole picture in one piece." if whole else "Pictures differ much in size, so they are seen in tiles."
+        )
     window: Size = chooser.choose("window", value, reason)
     if any(size % step for size, step in zip(window[1:], multiple[1:], strict=True)) or (
         grid.spatial_dims == 3 and window[0] % multiple[0]
     ):
-        raise SettingsError(f"The window is {show_value(window)}; each size must be a multiple of {show_value(multiple)}.")
+        raise SettingsError(
+            f"The window is {show_value(window)}; each size must be a multiple of {show_value(multiple)}."
+        )
     chooser.choose("overlap", 0.5, "Half of each window is seen twice, so that no voxel is decided from an edge alone.")
     return window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -123,7 +124,7 @@ def order_cases(cases: Iterable[TrainingCase], place: Path) -> tuple[TrainingCas
     ordered = tuple(sorted(cases, key=lambda case: case.case_id))
     if not ordered:
         raise InputError(f"{place} lists no labelled case to train on.")
-    twice = sorted({a.case_id for a, b in zip(ordered, ordered[1:], strict=False) if a.case_id == b.case_id})
+    twice = sorted({a.case_id for a, b in itertools.pairwise(ordered) if a.case_id == b.case_id})
     if twice:
         raise InputError(f"{place} has several cases of the names {', '.join(twice[:5])}; names must differ.")
     missing = [path for case in ordered for path in (case.image, case.label) if not path.exists()]

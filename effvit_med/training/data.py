@@ -64,15 +64,19 @@ def write_phantom_dataset(folder: str | Path, training: Iterable[int], validatio
     return folder / "dataset.json"
 
 
-def read_datalist(path: str | Path, part: str, held_out: float = 0.2, seed: int = 0) -> list[dict[str, str]]:
-    """The cases of an MSD-style ``dataset.json`` with absolute paths.
+def read_datalist(
+    path: str | Path, part: str, held_out: float = 0.2, seed: int = 0, fold: int = 0
+) -> list[dict[str, str]]:
+    """The cases of an MSD-style ``dataset.json``, or of the ``datalist.json`` of a planned bundle, with absolute paths.
 
     Args:
-        path: the ``dataset.json``.
-        part: ``training`` or ``validation``. Where the file has no ``validation`` list, that part is drawn from
-            ``training``, and what is drawn is left out of ``training``.
+        path: the file. Its paths start from its folder, or from its ``root`` where it names one.
+        part: ``training``, ``validation`` or ``test``. Where the file has no ``validation`` list, that part is drawn
+            from ``training``, and what is drawn is left out of ``training``; if its cases have a ``fold``, those
+            of ``fold`` are that part.
         held_out: the share drawn for validation.
         seed: decides which cases are drawn.
+        fold: which fold is held out where cases have one.
 
     Returns:
         One mapping per case, with ``image`` and ``label``.
@@ -82,24 +86,28 @@ def read_datalist(path: str | Path, part: str, held_out: float = 0.2, seed: int 
         SettingsError: if the part is unknown.
     """
     path = Path(path)
-    if part not in ("training", "validation"):
-        raise SettingsError(f"The part is {part!r}; it must be 'training' or 'validation'.")
+    if part not in ("training", "validation", "test"):
+        raise SettingsError(f"The part is {part!r}; it must be 'training', 'validation' or 'test'.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         cases: list[dict[str, Any]] = list(document["training"])
         validation = document.get("validation")
+        root = path.parent / document.get("root", "")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no MSD dataset.json with a 'training' list: {error}.") from error
-    if validation is None:
+    if validation is None and any("fold" in case for case in cases):
+        validation = [case for case in cases if case.get("fold") == fold]
+        cases = [case for case in cases if case.get("fold") != fold]
+    elif validation is None:
         order = np.random.default_rng(seed).permutation(len(cases))
         drawn = set(order[: max(1, round(len(cases) * held_out))].tolist())
         validation = [case for number, case in enumerate(cases) if number in drawn]
         cases = [case for number, case in enumerate(cases) if number not in drawn]
-    chosen = cases if part == "training" else validation
+    chosen = {"training": cases, "validation": validation, "test": document.get("test") or []}[part]
     if not chosen:
         raise InputError(f"{path} has no {part} cases; it has {len(cases)} for training.")
     try:
-        return [{key: str((path.parent / case[key]).resolve()) for key in ("image", "label")} for case in chosen]
+        return [{key: str((root / case[key]).resolve()) for key in ("image", "label")} for case in chosen]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: a {part} case lacks an 'image' or a 'label' path ({error}).") from error
 

@@ -253,7 +253,7 @@ class Geometry:
         wanted = [kinds.get(letter, -1) for letter in orientation]
         if sorted(wanted) != [0, 1, 2]:
             raise GeometryError(
-                f"The orientation {orientation!r} must have one letter each of L/R, A/P and I/S, or be {SLICES_FIRST!r}."
+                f"The orientation {orientation!r} must have one letter each of L/R, A/P and I/S (or be slices)."
             )
         mine = [kinds[letter] for letter in self.orientation]
         axes = [mine.index(kind) for kind in wanted]
