@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med.cli.app import commands
 from effvit_med.cli.showing import progress_bar, start_logging
 from effvit_med.errors import SettingsError
+
+SHARE_OF_MEMORY = 0.8
+MOST_WORKERS = 8
 
 if TYPE_CHECKING:
     from effvit_med.planning.network_choices import Budget
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     "--channel", type=click.IntRange(0), default=0, show_default=True, help="of several, the one to learn from"
 )
 @click.option("--group", default="", help="regular expression that finds the patient in a case's name")
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="parts for cross-validation")
+@click.option("--folds", type=click.IntRange(2), help="parts for cross-validation; 5, or the number of patients")
 @click.option("--test", type=click.FloatRange(0), default=0.0, help="cases to hold out for the test, or share below 1")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the split")
 @click.option(
@@ -103,10 +107,12 @@ def _budget(options: dict[str, Any]) -> Budget:
     elif device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("--device cuda plans for a GPU that is not in this machine: give its --memory-gb.")
     else:
-        memory = int(machine_memory(torch.device(device)).free_bytes * 0.8)
+        memory = int(machine_memory(torch.device(device)).free_bytes * SHARE_OF_MEMORY)
     if options["minutes"] and device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("--minutes times a step, and there is no GPU in this machine; plan on the one that trains.")
-    return Budget(device, memory, options["minutes"])
+    cache = machine_memory(torch.device("cpu")).free_bytes // 2
+    workers = min(MOST_WORKERS, max(0, (os.cpu_count() or 1) - 1)) if device == "cuda" else 0
+    return Budget(device, memory, options["minutes"], cache, workers)
 
 
 def _show(made: Plan) -> None:

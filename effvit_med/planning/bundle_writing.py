@@ -196,11 +196,13 @@ def _datalist(plan: Plan) -> dict[str, Any]:
     for case in training_set.cases:
         places = {kind: _within(path, root) for kind, path in (("image", case.image), ("label", case.label))}
         fold = {} if case.case_id in split.test else {"fold": split.folds[case.case_id]}
-        rows.append({"case": case.case_id, **places, "group": case.group, **fold})
+        looked_for = {} if case.annotated is None else {"annotated": list(case.annotated)}
+        rows.append({"case": case.case_id, **places, "group": case.group, **looked_for, **fold})
     return {
         "name": training_set.name,
         "root": str(root),
         "folds": split.count,
+        "ignore": training_set.ignore,
         "training": [row for row in rows if row["case"] not in split.test],
         "test": [row for row in rows if row["case"] in split.test],
     }

@@ -14,6 +14,9 @@ from effvit_med.volume import Finding, LabelTable
 MANY = 20
 """So many problems are listed one by one; more are counted."""
 
+MOSTLY = 0.9
+"""A structure that is marked in a smaller share of the cases is worth a question."""
+
 OnCase = Callable[[str, int, int], None]
 
 
@@ -103,7 +106,7 @@ def examine(training_set: TrainingSet, on_case: OnCase | None = None) -> Examina
     cases, copies = _join_copies([case for case in training_set.cases if case.case_id not in wrong], facts)
     sound = replace(training_set, cases=tuple(cases), table=training_set.table or _table_of(facts, training_set.ignore))
     problems += _find_leaks(sound)
-    findings = [*training_set.findings, *copies, *_gather(facts), *_find_absent(sound, facts)]
+    findings = [*training_set.findings, *copies, *_gather(facts), *_find_unmarked(sound, facts)]
     return Examination(sound, tuple(facts), tuple(problems), tuple(findings))
 
 
@@ -184,9 +187,22 @@ def _gather(facts: Iterable[CaseFacts]) -> list[Finding]:
     return gathered
 
 
-def _find_absent(training_set: TrainingSet, facts: Iterable[CaseFacts]) -> list[Finding]:
-    there = {value for each in facts for value in each.counts}
-    absent = [label.name for label in training_set.table or () if label.value not in there]
-    if not absent:
-        return []
-    return [Finding("NEVER_MARKED", f"No case marks {', '.join(absent)}: it cannot be learnt, and stays unfound.")]
+def _find_unmarked(training_set: TrainingSet, facts: Iterable[CaseFacts]) -> list[Finding]:
+    """Structures that no case marks, or only some of the cases in which they were looked for."""
+    looked_for = {case.case_id: case.annotated for case in training_set.cases}
+    findings = []
+    for label in training_set.table or ():
+        asked = [f for f in facts if looked_for[f.case_id] is None or label.name in (looked_for[f.case_id] or ())]
+        marked = [each for each in asked if label.value in each.counts]
+        if not marked:
+            text = f"No case marks {label.name}: it cannot be learnt, and stays unfound."
+            findings.append(Finding("NEVER_MARKED", text))
+        elif len(marked) < MOSTLY * len(asked):
+            example = next(each.case_id for each in asked if label.value not in each.counts)
+            text = (
+                f"{label.name} is marked in {len(marked)} of {len(asked)} cases, not in {example}. Where it is there but "
+                "was not drawn, the network learns that it is background: list in dataset.json what was drawn "
+                '("annotated").'
+            )
+            findings.append(Finding("SELDOM_MARKED", text))
+    return findings

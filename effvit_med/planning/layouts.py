@@ -10,7 +10,7 @@ from typing import Any
 
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.io.label_files import image_stem, is_image_file
-from effvit_med.planning.training_set import TrainingCase, TrainingSet, make_table, order_cases
+from effvit_med.planning.training_set import TrainingCase, TrainingSet, make_table, order_cases, structure_name
 from effvit_med.volume import Finding
 
 _CHANNEL = re.compile(r"_\d{4}$")
@@ -57,7 +57,8 @@ def _read_decathlon(listed: Path, document: Mapping[str, Any]) -> TrainingSet:
                 continue  # the Decathlon's test images have no labels
             image = folder / row["image"]
             name = str(row.get("case") or _name_of(row["image"], [r["image"] for r in document[part]]))
-            cases.append(TrainingCase(name, image, folder / row["label"], str(row.get("group", name))))
+            looked_for = tuple(map(structure_name, row["annotated"])) if "annotated" in row else None
+            cases.append(TrainingCase(name, image, folder / row["label"], str(row.get("group", name)), looked_for))
             if part == "validation":
                 held.add(name)
     modalities = list((document.get("modality") or document.get("channel_names") or {}).values())

@@ -47,11 +47,15 @@ class Budget:
         device: ``cpu`` or ``cuda``.
         memory_bytes: of a step, on the device.
         minutes: of the whole training; None if it does not matter.
+        cache_bytes: of the machine's memory, for prepared cases.
+        workers: processes that may make patches beside the training.
     """
 
     device: str
     memory_bytes: int
     minutes: float | None = None
+    cache_bytes: int = 4 * 2**30
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,10 +149,7 @@ class _Fitting:
     def find_patch(self) -> tuple[Size, list[tuple[int, ...]], str]:
         """The patch, the strides that go with it, and what bounds it: the images, the memory or the time."""
         flat = self.grid.spatial_dims == 2
-        middle, largest = self.grid.middle, self.grid.largest
-        if flat:
-            middle, largest = (1, *middle[1:]), (1, *largest[1:])
-        whole = largest if math.prod(largest) <= 2 * math.prod(middle) else middle
+        whole = (1, *self.grid.middle[1:]) if flat else self.grid.middle
         by_memory = (self.budget.memory_bytes - self.fixed_bytes) / (2 * self.bytes_per_voxel)
         by_time = PATCH_VOXELS[self.budget.device, self.grid.spatial_dims]
         if by_memory < 16**self.grid.spatial_dims:
@@ -276,7 +277,7 @@ def _choose_patch(chooser: Chooser, patch: Size, grid: Grid, multiple: Size, hel
     wanted = (first, patch[1], patch[2])
     middle = show_value(grid.middle)
     reason = {
-        "images": f"A whole case fits: the middle one has {middle} voxels, rounded up to whole strides.",
+        "images": f"As large as the middle case, {middle} voxels, rounded up to whole strides.",
         "memory": f"The largest of which two fit into {_gib(budget.memory_bytes)}; the middle case has {middle}.",
         "time": f"Large enough to see around; the middle case has {middle}. Larger ones take the time of more steps.",
     }[held]

@@ -23,12 +23,12 @@ class SplitOptions:
     """How the cases are divided; see `effvit_med.planning.splitting.split_cases`.
 
     Attributes:
-        folds: how many.
+        folds: how many; None for five, or as many as there are groups.
         test: cases to hold out, a number or a share.
         seed: decides which.
     """
 
-    folds: int = 5
+    folds: int | None = None
     test: float = 0
     seed: int = 0
 

@@ -11,6 +11,8 @@ import numpy as np
 from effvit_med.errors import SettingsError
 from effvit_med.planning.training_set import TrainingCase, TrainingSet
 
+USUAL_FOLDS = 5
+
 
 @dataclass(frozen=True)
 class Split:
@@ -29,7 +31,7 @@ class Split:
     given: bool = False
 
 
-def split_cases(training_set: TrainingSet, folds: int = 5, test: float = 0, seed: int = 0) -> Split:
+def split_cases(training_set: TrainingSet, folds: int | None = None, test: float = 0, seed: int = 0) -> Split:
     """Divide the cases of a data set; the same set and seed give the same split on every machine.
 
     Whole groups are drawn, so the numbers are met as nearly as groups allow. A validation list that the data set
@@ -37,14 +39,14 @@ def split_cases(training_set: TrainingSet, folds: int = 5, test: float = 0, seed
 
     Args:
         training_set: its cases and groups.
-        folds: how many, at least 2, at most the number of groups.
+        folds: how many, at least 2, at most the number of groups; None for five, or as many as there are groups.
         test: how many cases to hold out for the test, from 1, or which share of them, below 1; 0 for none.
         seed: decides which.
 
     Raises:
         SettingsError: if there are too few groups for it, or a number is impossible.
     """
-    if folds < 2:
+    if folds is not None and folds < 2:
         raise SettingsError(f"folds is {folds}; give at least 2, so that there is something to validate on.")
     if test < 0 or (test > 1 and test != int(test)):
         raise SettingsError(f"test is {test:g}; give a number of cases, or a share below 1.")
@@ -63,6 +65,7 @@ def split_cases(training_set: TrainingSet, folds: int = 5, test: float = 0, seed
         numbers: dict[str, int | None] = {case.case_id: None for case in rest}
         return Split(numbers | dict.fromkeys(sorted(held), 0), tested, 1, given=True)
     groups = _groups(rest)
+    folds = max(2, min(USUAL_FOLDS, len(groups))) if folds is None else folds
     if len(groups) < folds:
         text = f"{len(groups)} groups of cases are left to learn from, too few for {folds} folds"
         raise SettingsError(f"{text}; ask for fewer with --folds" + (" or --test." if wanted else "."))

@@ -35,12 +35,14 @@ class TrainingCase:
         image: path of the image.
         label: path of its label map.
         group: what cases share that must lie on one side of every split, such as the patient.
+        annotated: the structures that were looked for in it, by their names; None for all.
     """
 
     case_id: str
     image: Path
     label: Path
     group: str
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,16 @@ def order_cases(cases: Iterable[TrainingCase], place: Path) -> tuple[TrainingCas
     return ordered
 
 
+def structure_name(name: str) -> str:
+    """A structure's name as tables and files have it.
+
+    Examples:
+        >>> structure_name(" Left kidney")
+        'left_kidney'
+    """
+    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
+
+
 def make_table(names: Mapping[int, str]) -> LabelTable | None:
     """A label table from names by value; None where no value is above 0.
 
@@ -151,7 +163,7 @@ def make_table(names: Mapping[int, str]) -> LabelTable | None:
 
 
 def _label(value: int, name: str, number: int) -> Label:
-    plain = re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") or f"label_{value}"
+    plain = structure_name(name) or f"label_{value}"
     words = plain.split("_")
     side = next((LATERALITIES[word] for word in ("left", "right") if word in words), None)
     return Label(value, plain, ANATOMICAL_STRUCTURE, laterality=side, colour=_COLOURS[number % len(_COLOURS)])
