@@ -191,7 +191,7 @@ def _template_values(plan: Plan, name: str) -> dict[str, Any]:
 
 def _datalist(plan: Plan) -> dict[str, Any]:
     training_set, split = plan.training_set, plan.split
-    root = training_set.root.resolve()
+    root = training_set.root
     rows = []
     for case in training_set.cases:
         places = {kind: _within(path, root) for kind, path in (("image", case.image), ("label", case.label))}
@@ -209,7 +209,7 @@ def _datalist(plan: Plan) -> dict[str, Any]:
 
 
 def _within(path: Path, root: Path) -> str:
-    path = path.absolute() if not path.resolve().is_relative_to(root) else path.resolve()
+    path = path.parent.resolve() / path.name  # a link to a file keeps its own name
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 

@@ -200,8 +200,8 @@ def _find_unmarked(training_set: TrainingSet, facts: Iterable[CaseFacts]) -> lis
         elif len(marked) < MOSTLY * len(asked):
             example = next(each.case_id for each in asked if label.value not in each.counts)
             text = (
-                f"{label.name} is marked in {len(marked)} of {len(asked)} cases, not in {example}. Where it is there but "
-                "was not drawn, the network learns that it is background: list in dataset.json what was drawn "
+                f"{label.name} is marked in {len(marked)} of {len(asked)} cases, not in {example}. Where it is there "
+                "but was not drawn, the network learns that it is background: list in dataset.json what was drawn "
                 '("annotated").'
             )
             findings.append(Finding("SELDOM_MARKED", text))

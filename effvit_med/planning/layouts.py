@@ -51,24 +51,25 @@ def find_training_set(place: Path, channel: int = 0, labels: str = "") -> Traini
 def _read_decathlon(listed: Path, document: Mapping[str, Any]) -> TrainingSet:
     folder = listed.parent
     cases, held = [], set()
+    names = {int(value): str(name) for value, name in (document.get("labels") or {}).items()}
     for part in ("training", "validation"):
         for row in document.get(part) or []:
             if not isinstance(row, Mapping) or "label" not in row:
                 continue  # the Decathlon's test images have no labels
             image = folder / row["image"]
-            name = str(row.get("case") or _name_of(row["image"], [r["image"] for r in document[part]]))
-            looked_for = tuple(map(structure_name, row["annotated"])) if "annotated" in row else None
+            name = str(
+                row.get("case") or row.get("name") or _name_of(row["image"], [r["image"] for r in document[part]])
+            )
+            looked_for = _read_annotated(row["annotated"], names) if "annotated" in row else None
             cases.append(TrainingCase(name, image, folder / row["label"], str(row.get("group", name)), looked_for))
             if part == "validation":
                 held.add(name)
     modalities = list((document.get("modality") or document.get("channel_names") or {}).values())
     ignore = document.get("ignore")
-    names = {int(value): str(name) for value, name in (document.get("labels") or {}).items()}
     return TrainingSet(
         name=str(document.get("name") or folder.resolve().name),
         layout="decathlon",
         cases=order_cases(cases, listed),
-        root=folder,
         table=make_table({value: name for value, name in names.items() if value != ignore}),
         ignore=None if ignore is None else int(ignore),
         modality=_modality(modalities),
@@ -77,6 +78,11 @@ def _read_decathlon(listed: Path, document: Mapping[str, Any]) -> TrainingSet:
         reference=str(document.get("reference") or ""),
         findings=_note_channels(listed, len(modalities), 0),
     )
+
+
+def _read_annotated(entries: Sequence[object], names: Mapping[int, str]) -> tuple[str, ...]:
+    """The names of the structures that were looked for, which a list gives by name or by label value."""
+    return tuple(structure_name(names[each] if isinstance(each, int) else str(each)) for each in entries)
 
 
 def _name_of(image: str, all_images: Sequence[str]) -> str:
@@ -113,7 +119,6 @@ def _read_nnunet(listed: Path, document: Mapping[str, Any], channel: int) -> Tra
         name=str(document.get("name") or folder.resolve().name),
         layout="nnU-Net",
         cases=order_cases(cases, listed),
-        root=folder,
         table=make_table({value: name for value, name in values.items() if value != ignore}),
         ignore=ignore,
         modality=_modality([channels[channel]]),
@@ -144,14 +149,7 @@ def _read_folders(place: Path, labels: str) -> TrainingSet:
         )
     pairs, findings = _pair_up(images, maps)
     cases = [TrainingCase(name, image, label, name) for name, (image, label) in pairs.items()]
-    root = place if maps.is_relative_to(place) else Path(*_shared_parts(place.resolve(), maps.resolve()))
-    return TrainingSet(place.resolve().name, "folders", order_cases(cases, place), root, findings=findings)
-
-
-def _shared_parts(one: Path, other: Path) -> tuple[str, ...]:
-    parts = zip(one.parts, other.parts, strict=False)
-    count = next((number for number, (a, b) in enumerate(parts) if a != b), min(len(one.parts), len(other.parts)))
-    return one.parts[:count]
+    return TrainingSet(place.resolve().name, "folders", order_cases(cases, place), findings=findings)
 
 
 def _pair_up(images: Path, maps: Path) -> tuple[dict[str, tuple[Path, Path]], tuple[Finding, ...]]:

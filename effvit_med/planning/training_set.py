@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -53,7 +54,6 @@ class TrainingSet:
         name: of the data set.
         layout: ``decathlon``, ``nnU-Net`` or ``folders``.
         cases: in the order of their names.
-        root: the folder that all paths lie under.
         table: what the label values mean; None where nothing says it, until the labels are read.
         ignore: the label value of voxels about which nothing is said; None if there is none.
         modality: DICOM Modality, such as ``MR``; empty if nothing says it.
@@ -66,7 +66,6 @@ class TrainingSet:
     name: str
     layout: str
     cases: tuple[TrainingCase, ...]
-    root: Path
     table: LabelTable | None = None
     ignore: int | None = None
     modality: str = ""
@@ -74,6 +73,15 @@ class TrainingSet:
     licence: str = ""
     reference: str = ""
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def root(self) -> Path:
+        """The folder that all images and label maps lie under; of several drives, the first's."""
+        folders = [path.parent.resolve() for case in self.cases for path in (case.image, case.label)]
+        try:
+            return Path(os.path.commonpath(folders))
+        except ValueError:
+            return folders[0]
 
     def grouped_by(self, pattern: str) -> TrainingSet:
         """The same with groups cut out of the cases' names.
