@@ -22,7 +22,7 @@ _PREFIX = "run"
 class RunCheckpoint:
     """A MONAI handler that keeps network, optimizer and schedule after each epoch, and goes on from them.
 
-    The random crops after going on are others than they would have been without the stop. Beside the objects it is
+    With `EpochSeed` the run goes on as if it had not been stopped. Beside the objects it is
     given it keeps the trainer's own state, which a YAML file cannot name in one of the trainer's handlers. A checkpoint
     is written beside the one before it and renamed, so that a run killed at any moment leaves one to go on from.
 
