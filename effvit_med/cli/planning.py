@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @commands.command(epilog=NOTICE, short_help="Plan a training from labelled scans.")
 @click.argument("data", metavar="DATA", type=click.Path(path_type=Path, exists=True))
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="folder of the bundle to write")
+@click.option("--name", default="", help="of the bundle; that of its folder if not given")
 @click.option("--labels", default="", help="folder of the label maps, where it has a name of its own")
 @click.option("--structure", "structures", multiple=True, metavar="VALUE=NAME", help="what a label value means")
 @click.option(
@@ -77,7 +78,11 @@ def plan(data: Path, output: Path | None, **options: Any) -> None:
     examination.require_sound()
     split = SplitOptions(options["folds"], options["test"], options["seed"])
     made = make_plan(examination, _budget(options), split, overrides)
-    files = {} if output is None or options["dry_run"] else write_bundle(made, output, overwrite=options["overwrite"])
+    files = (
+        {}
+        if output is None or options["dry_run"]
+        else write_bundle(made, output, options["name"], overwrite=options["overwrite"])
+    )
     if not options["quiet"]:
         _show(made)
     click.echo(json.dumps(_summarise(made, files)))

@@ -21,6 +21,10 @@ UPWARDS = "SPL"
 """The usual orientation of a grid: rows of slices from the feet up, seen as radiologists see them."""
 
 
+OBLIQUE = 0.9
+"""Below this cosine of their angle to the nearest direction of the body (26 degrees), slices lie obliquely."""
+
+
 @dataclass(frozen=True)
 class Spread:
     """One number for each axis of the grid, over all cases.
@@ -105,6 +109,9 @@ def choose_orientation(facts: Sequence[CaseFacts]) -> tuple[str | None, str]:
     if all(each.is_photograph for each in facts):
         return None, "Pictures have no orientation in a patient: rows and columns stay as they are."
     coarse = {_coarse_letter(each.geometry) for each in facts}
+    if any(_lies_obliquely(each.geometry) for each in facts):
+        text = "Thick slices lie obliquely in some cases: no direction of the body fits all. Slices first, as stored."
+        return SLICES_FIRST, text
     if coarse <= {None, "S"}:
         return UPWARDS, "Slices from the feet up, rows to the back, columns to the left, however files store them."
     letters = coarse - {None}
@@ -116,15 +123,28 @@ def choose_orientation(facts: Sequence[CaseFacts]) -> tuple[str | None, str]:
     return SLICES_FIRST, f"Thick slices follow one another along {told}, each case as it lies: slices first, as stored."
 
 
+def _lies_obliquely(geometry: Geometry) -> bool:
+    """Whether thick slices follow one another in no direction of the patient's."""
+    axis = _coarse_axis(geometry)
+    return axis is not None and float(np.abs(geometry.directions[:, axis]).max()) < OBLIQUE
+
+
 def _coarse_letter(geometry: Geometry) -> str | None:
     """The letter (S, P or L) of the one axis that is clearly coarser than the others; None where there is none."""
-    spacing = np.array(geometry.spacing_mm)
-    order = np.argsort(spacing)
-    if spacing[order[2]] <= THICK * spacing[order[1]] and min(geometry.shape) > 1:
+    axis = _coarse_axis(geometry)
+    if axis is None:
         return None
-    axis = int(order[2]) if min(geometry.shape) > 1 else int(np.argmin(geometry.shape))
     letter = geometry.orientation[axis]
     return {"I": "S", "A": "P", "R": "L"}.get(letter, letter)
+
+
+def _coarse_axis(geometry: Geometry) -> int | None:
+    """The one axis that is clearly coarser than the others, or of a single slice; None where there is none."""
+    spacing = np.array(geometry.spacing_mm)
+    order = np.argsort(spacing)
+    if min(geometry.shape) == 1:
+        return int(np.argmin(geometry.shape))
+    return int(order[2]) if spacing[order[2]] > THICK * spacing[order[1]] else None
 
 
 def take_fingerprint(

@@ -112,15 +112,14 @@ def choose_network(chooser: Chooser, grid: Grid, fingerprint: Fingerprint, class
     batch = _choose_batch(chooser, fits, patch, budget)
     arguments["norm"] = _choose_norm(chooser, batch)
     arguments["decoder_stride"] = _choose_decoder_stride(chooser, fingerprint, grid)
-    network = _build(arguments)
-    step = fits.fixed_bytes + training_memory(network, (batch, *_shape(grid, patch)), fits.precision).activations_bytes
+    voxels = batch * math.prod(patch[3 - grid.spatial_dims :])
     return NetworkPlan(
         arguments={**arguments, "stage_strides": _plain_strides(arguments["stage_strides"])},
         patch=patch,
         window=_choose_window(chooser, grid, patch, multiple),
         batch_size=batch,
-        step_bytes=step,
-        parameters=count_parameters(network),
+        step_bytes=int(fits.fixed_bytes + fits.bytes_per_voxel * voxels),
+        parameters=count_parameters(_build(arguments)),
         multiple=multiple,
     )
 
@@ -140,7 +139,8 @@ class _Fitting:
         self.plain = plain
         self.budget = budget
         self.precision = "float32" if budget.device == "cpu" else "bfloat16"
-        network = _build(arguments)
+        whole = choose_strides(plain, grid, grid.middle if grid.spatial_dims == 3 else (1, *grid.middle[1:]))
+        network = _build({**arguments, "stage_strides": _plain_strides(whole), "norm": "instance"})
         probe = (1, 64, 64) if grid.spatial_dims == 2 else (32, 64, 64)
         memory = training_memory(network, (2, *_shape(grid, probe)), self.precision)
         self.bytes_per_voxel = memory.activations_bytes / (2 * math.prod(probe))

@@ -66,8 +66,8 @@ def choose_training(
         budget: what training may take; with minutes, a step is timed on this machine.
     """
     _choose_foreground(chooser, fingerprint, grid, network)
-    _choose_mirroring(chooser, grid, table, photographs=fingerprint.photographs)
-    _choose_turning(chooser, grid, network, photographs=fingerprint.photographs)
+    choose_mirroring(chooser, grid, table, photographs=fingerprint.photographs)
+    _choose_turning(chooser, grid, photographs=fingerprint.photographs)
     levels = min(3, len(network.arguments["stage_strides"]) - 1)
     chooser.choose("deep_supervision", levels, f"The {levels} finest of the decoder's maps must know the labels.")
     step_s = time_step(network, budget.device) if budget.minutes else None
@@ -100,7 +100,15 @@ def _choose_foreground(chooser: Chooser, fingerprint: Fingerprint, grid: Grid, n
     chooser.choose("foreground_share", value, reason)
 
 
-def _choose_mirroring(chooser: Chooser, grid: Grid, table: LabelTable, *, photographs: bool) -> None:
+def choose_mirroring(chooser: Chooser, grid: Grid, table: LabelTable, *, photographs: bool) -> None:
+    """Decide along which axes patches are mirrored: none that tells structures apart.
+
+    Args:
+        chooser: takes the decision.
+        grid: what the network sees.
+        table: the structures; words for sides in their names, and single organs of the trunk, count.
+        photographs: whether all cases are pictures.
+    """
     axes = list(range(3 - grid.spatial_dims, 3))
     if photographs or grid.orientation is None:
         chooser.choose("mirror_axes", tuple(axes), "A mirrored picture is a picture that could have been taken.")
@@ -126,8 +134,7 @@ def _choose_mirroring(chooser: Chooser, grid: Grid, table: LabelTable, *, photog
     )
 
 
-def _choose_turning(chooser: Chooser, grid: Grid, network: NetworkPlan, *, photographs: bool) -> None:
-    rows, columns = network.patch[1:]
+def _choose_turning(chooser: Chooser, grid: Grid, *, photographs: bool) -> None:
     flat = grid.spatial_dims == 2
     if photographs:
         turn: tuple[float, ...] = (180, 0, 0)
@@ -140,9 +147,6 @@ def _choose_turning(chooser: Chooser, grid: Grid, network: NetworkPlan, *, photo
             reason = "Only within slices, which is all that the network sees."
     else:
         turn, reason = (30, 30, 30), f"About every axis: spacings differ by less than {ANISOTROPIC:g} times."
-    if max(rows, columns) >= 1.5 * min(rows, columns) and not photographs:
-        turn = tuple(min(15, angle) for angle in turn)
-        reason += " Half as far, as the patch is longer than wide."
     chooser.choose("rotate_degrees", tuple(float(angle) for angle in turn), reason)
     scale = (0.0 if flat or grid.is_thick else 0.25, 0.25, 0.25)
     chooser.choose(

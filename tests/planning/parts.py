@@ -27,8 +27,8 @@ def make_image(seed: int, shape: Size = (16, 24, 24)) -> tuple[npt.NDArray[np.in
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.uint8)
     for value in (1, 2):
-        low = [int(rng.integers(0, size // 2)) for size in shape]
-        box = tuple(slice(start, start + size // 3) for start, size in zip(low, shape, strict=True))
+        low = [int(rng.integers(0, max(1, size // 2))) for size in shape]
+        box = tuple(slice(start, start + max(1, size // 3)) for start, size in zip(low, shape, strict=True))
         labels[box] = value
     return (rng.normal(100, 10, shape) + 60 * labels).astype(np.int16), labels
 
