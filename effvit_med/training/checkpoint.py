@@ -22,9 +22,10 @@ _PREFIX = "run"
 class RunCheckpoint:
     """A MONAI handler that keeps network, optimizer and schedule after each epoch, and goes on from them.
 
-    With `EpochSeed` the run goes on as if it had not been stopped. Beside the objects it is
-    given it keeps the trainer's own state, which a YAML file cannot name in one of the trainer's handlers. A checkpoint
-    is written beside the one before it and renamed, so that a run killed at any moment leaves one to go on from.
+    With `EpochSeed` the run goes on as if it had not been stopped. Beside the objects it is given it keeps the
+    trainer's own state, which a YAML file cannot name in one of the trainer's handlers. A checkpoint is written beside
+    the one before it and renamed, so that a run killed at any moment leaves one to go on from. It should come last of
+    the handlers, to keep what the others did at the end of an epoch. Of several processes only the first writes.
 
     Args:
         save_dir: folder of the checkpoints.
@@ -64,6 +65,8 @@ class RunCheckpoint:
 class BestWeights:
     """A MONAI handler of an evaluator that keeps the weights with the best key metric, as a bundle takes them.
 
+    Of several processes only the first writes.
+
     Args:
         network: whose weights.
         path: the safetensors file; it appears at the first validation.
@@ -90,6 +93,8 @@ class BestWeights:
         value = float(state.metrics[state.key_metric_name])
         if value > self.best:
             self.best = value
+            if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             save_weights(self.network, self.path, {**self.about, "key_metric": f"{value:.6f}"})
             log.info("best so far: %s %.4f, kept in %s", state.key_metric_name, value, self.path)

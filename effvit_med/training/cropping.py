@@ -51,7 +51,7 @@ class MarkPlacesd(MapTransform):  # type: ignore[misc]  # MONAI is not typed
 
     def _structures(self, label: Tensor) -> list[tuple[int, Tensor]]:
         if len(label) > 1:
-            return [(number, channel > 0) for number, channel in enumerate(label, start=1)]
+            return [(number, channel == 1) for number, channel in enumerate(label, start=1)]
         present = [int(value) for value in torch.unique(label).tolist() if 0 < value < self.classes]
         return [(value, label[0] == value) for value in present]
 

@@ -112,6 +112,64 @@ def read_datalist(
         raise InputError(f"{path}: a {part} case lacks an 'image' or a 'label' path ({error}).") from error
 
 
+def share_batch(batch_size: int, processes: int) -> int:
+    """How many patches of a batch each of several processes takes.
+
+    Args:
+        batch_size: patches in a step of all together.
+        processes: how many there are.
+
+    Raises:
+        SettingsError: if they cannot share alike.
+
+    Examples:
+        >>> share_batch(8, 4)
+        2
+    """
+    if batch_size % processes:
+        raise SettingsError(
+            f"batch_size is {batch_size} for {processes} processes; give a multiple, such as --batch_size "
+            f"{processes * max(1, round(batch_size / processes))}."
+        )
+    return batch_size // processes
+
+
+def is_on(value: object) -> bool:
+    """Whether a switch is on; on the command line of ``monai.bundle``, ``false`` comes as text.
+
+    Args:
+        value: true, false, or one of them as text.
+
+    Raises:
+        SettingsError: if it is neither.
+
+    Examples:
+        >>> is_on(True), is_on("false")
+        (True, False)
+    """
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise SettingsError(f"A switch is {value!r}; it must be true or false.")
+    return word == "true"
+
+
+def tracking_uri(place: str) -> str:
+    """Where MLflow keeps its records, as it wants to be told.
+
+    Args:
+        place: a local file that it makes (an SQLite database), the URI of a server, or empty for nothing.
+
+    Examples:
+        >>> tracking_uri("http://localhost:5000"), tracking_uri("/data/mlflow.db")
+        ('http://localhost:5000', 'sqlite:////data/mlflow.db')
+    """
+    if not place or "://" in place:
+        return place
+    path = Path(place).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}"
+
+
 def _write_case(folder: Path, seed: int, names: dict[str, str]) -> None:
     """Render one phantom on a scan grid drawn from its seed and write image and labels."""
     rng = np.random.default_rng([seed, 9])
