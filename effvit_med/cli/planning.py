@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from effvit_med.cli.showing import progress_bar, start_logging
 from effvit_med.errors import SettingsError
 
 SHARE_OF_MEMORY = 0.8
-MOST_WORKERS = 8
 
 if TYPE_CHECKING:
     from effvit_med.planning.network_choices import Budget
@@ -115,9 +113,7 @@ def _budget(options: dict[str, Any]) -> Budget:
         memory = int(machine_memory(torch.device(device)).free_bytes * SHARE_OF_MEMORY)
     if options["minutes"] and device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("--minutes times a step, and there is no GPU in this machine; plan on the one that trains.")
-    cache = machine_memory(torch.device("cpu")).free_bytes // 2
-    workers = min(MOST_WORKERS, max(0, (os.cpu_count() or 1) - 1)) if device == "cuda" else 0
-    return Budget(device, memory, options["minutes"], cache, workers)
+    return Budget(device, memory, options["minutes"])
 
 
 def _show(made: Plan) -> None:

@@ -101,7 +101,6 @@ def _fill(plan: Plan, folder: Path, name: str) -> None:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701  YAML and Markdown, no page of a browser
     )
-    environment.filters["tojson"] = json.dumps  # Jinja's own escapes what HTML does not like
     values = _template_values(plan, name)
     for template in environment.list_templates(filter_func=lambda each: each.endswith(".yaml.j2")):
         write_text(configs / template.removesuffix(".j2"), environment.get_template(template).render(values))

@@ -58,8 +58,6 @@ KINDS: dict[str, Kind] = {
     "epochs": Kind("Epochs", _Size),
     "val_interval": Kind("Epochs between validations", _Size),
     "warmup_steps": Kind("Steps in which the rate rises", _Count),
-    "cache_rate": Kind("Share of prepared cases kept in memory", _Share),
-    "num_workers": Kind("Processes that make patches", _Count),
     "learning_rate": Kind("Highest learning rate", _Positive),
 }
 """Every choice there is, in the order in which they are made."""

@@ -47,15 +47,11 @@ class Budget:
         device: ``cpu`` or ``cuda``.
         memory_bytes: of a step, on the device.
         minutes: of the whole training; None if it does not matter.
-        cache_bytes: of the machine's memory, for prepared cases.
-        workers: processes that may make patches beside the training.
     """
 
     device: str
     memory_bytes: int
     minutes: float | None = None
-    cache_bytes: int = 4 * 2**30
-    workers: int = 0
 
 
 @dataclass(frozen=True)

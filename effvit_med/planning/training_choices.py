@@ -82,7 +82,6 @@ def choose_training(
         rate,
         f"A usual one of AdamW for networks of few channels and {network.batch_size} patches in a step.",
     )
-    _choose_data(chooser, fingerprint, budget)
     return TrainingPlan(epochs, steps, step_s)
 
 
@@ -172,19 +171,6 @@ def _choose_schedule(chooser: Chooser, budget: Budget, step_s: float | None) -> 
     return epochs, steps
 
 
-def _choose_data(chooser: Chooser, fingerprint: Fingerprint, budget: Budget) -> None:
-    needed = fingerprint.cases * math.prod(fingerprint.shape.median) * _PREPARED_BYTES
-    share = min(1.0, math.floor(100 * budget.cache_bytes / needed) / 100)
-    told = f"All prepared cases take about {needed / 2**30:.2g} GiB"
-    reason = (
-        f"{told}, and stay in memory." if share == 1 else f"{told}; so much of them fits, the others are read again."
-    )
-    chooser.choose("cache_rate", share, reason)
-    reason = "The cores train already." if budget.device == "cpu" else "So many make patches while the GPU learns."
-    chooser.choose("num_workers", budget.workers, reason)
-
-
-_PREPARED_BYTES = 8  # of a voxel: its value and its label
 _DEVICE_WORDS = {"cpu": "a processor", "cuda": "a GPU"}
 
 
