@@ -19,6 +19,7 @@ import pydicom
 from benchmarks.seg_readback import corners_mm
 from effvit_med.errors import EffvitError
 from effvit_med.io import DicomSeries, Found, NiftiFile, ReadOptions, open_input, read_case
+from effvit_med.io.cases import Case
 from effvit_med.volume import Geometry, Volume
 
 MOST_CASES = 6
@@ -125,16 +126,18 @@ def _account(found: Found, path: Path, home: Path) -> None:
         raise _OffenceError("dropped", f"{len(missing)} file(s) are neither read, refused nor set aside")
 
 
-def _files_of(case: DicomSeries | NiftiFile) -> Sequence[Path]:
+def _files_of(case: Case) -> Sequence[Path]:
     return case.files if isinstance(case, DicomSeries) else (case.path,)
 
 
-def _check_place(case: DicomSeries | NiftiFile, volume: Volume) -> None:
+def _check_place(case: Case, volume: Volume) -> None:
     if not np.isfinite(volume.array).all():
         raise _OffenceError("values", "the volume holds values that are not finite")
     if isinstance(case, NiftiFile):
         with np.errstate(all="ignore"):
             _check_nifti(case.path, volume)
+        return
+    if not isinstance(case, DicomSeries):  # a photograph lies nowhere
         return
     spacing = volume.geometry.spacing_mm
     tolerance = float(np.hypot(0.25 * spacing[0], 0.25 * min(spacing[1:]))) + 0.01

@@ -15,9 +15,11 @@ from effvit_med import __version__
 from effvit_med.batch.options import BatchOptions
 from effvit_med.engine.batch import look_beside, name_input, name_place
 from effvit_med.engine.concealment import Concealment, digest, name_parts
-from effvit_med.engine.stages import Case, Task
-from effvit_med.io import DicomSeries, Found, NiftiFile, RefusedCase
+from effvit_med.engine.stages import Task
+from effvit_med.io import DicomSeries, Found, PhotographFile, RefusedCase
+from effvit_med.io.cases import Case
 from effvit_med.io.nifti import is_nifti_name
+from effvit_med.io.photographs import is_photograph_name
 
 NOT_DEIDENTIFIED = "NOT_DEIDENTIFIED"
 
@@ -149,26 +151,29 @@ def make_key(case: Case, options: BatchOptions, model: Mapping[str, Any]) -> str
 
 
 def name_case(case: Case, source: Path) -> Case:
-    """A case under a name without that of its file: ``NIFTI_`` and a digest; DICOM cases have one already.
+    """A case under a name without that of its file: its kind and a digest; DICOM cases have one already.
 
     Args:
         case: as it was found.
         source: the input; the digest is that of the place below it.
     """
-    return replace(case, case_id=_name_nifti(case.path, source)) if isinstance(case, NiftiFile) else case
+    if isinstance(case, DicomSeries):
+        return case
+    kind = "PHOTOGRAPH" if isinstance(case, PhotographFile) else "NIFTI"
+    return replace(case, case_id=_name_file(kind, case.path, source))
 
 
-def _name_nifti(path: Path, source: Path) -> str:
+def _name_file(kind: str, path: Path, source: Path) -> str:
     place = name_place((path,), source)
     if not source.is_dir() and path != source:  # of an archive, unpacked into numbered folders
         place = f"{place}/{path.parent.name}/{path.name}"
-    return f"NIFTI_{digest(place, 12)}"
+    return f"{kind}_{digest(place, 12)}"
 
 
 def conceal_input(found: Found) -> Concealment:
     """What hides the names of all files of an input."""
     paths = [file for case in found.cases if isinstance(case, DicomSeries) for file in case.files]
-    paths += [case.path for case in found.cases if isinstance(case, NiftiFile)]
+    paths += [case.path for case in found.cases if not isinstance(case, DicomSeries)]
     paths += [file for refused in found.refused for file in refused.files]
     return Concealment(name_parts([*paths, *(aside.path for aside in found.set_aside)]))
 
@@ -210,13 +215,16 @@ def hide_refused(refused: RefusedCase, source: Path, hidden: Concealment) -> Ref
     """A refused case without names of files.
 
     Args:
-        refused: its case id may come from the name of a NIfTI file.
+        refused: its case id may come from the name of a NIfTI file or a photograph.
         source: the input.
         hidden: what hides the names of the input.
     """
     case_id = refused.case_id
-    if len(refused.files) == 1 and is_nifti_name(refused.files[0]):
-        case_id = _name_nifti(refused.files[0], source)
+    file = refused.files[0] if len(refused.files) == 1 else None
+    if file and is_nifti_name(file):
+        case_id = _name_file("NIFTI", file, source)
+    elif file and is_photograph_name(file) and not refused.is_dicom:
+        case_id = _name_file("PHOTOGRAPH", file, source)
     return replace(refused, case_id=case_id, message=hidden.text(refused.message))
 
 

@@ -13,7 +13,7 @@ from effvit_med.batch.jobs import BatchJob
 from effvit_med.batch.journal import describe_outputs
 from effvit_med.engine.concealment import conceal_uid, digest
 from effvit_med.engine.stages import CaseResult
-from effvit_med.io import DicomSeries, RefusedCase
+from effvit_med.io import DicomSeries, PhotographFile, RefusedCase
 from effvit_med.volume import Source
 
 NOT_JUDGED = "This run did not judge its results."
@@ -35,7 +35,7 @@ def describe_job(job: BatchJob, status: str) -> dict[str, Any]:
         "code": "",
         "message": "",
         "input": job.task.input,
-        "kind": "NIfTI",
+        "kind": "photograph" if isinstance(case, PhotographFile) else "NIfTI",
         "modality": "",
         "study": "",
         "series": "",

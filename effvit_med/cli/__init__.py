@@ -20,6 +20,7 @@ from effvit_med.cli import (  # noqa: F401  a command is there once its module i
     inspecting,
     planning,
     reporting,
+    shelving,
 )
 from effvit_med.cli.app import commands
 from effvit_med.cli.running import OUTPUT_TYPES, REMEDIES

@@ -7,7 +7,7 @@ import click
 from effvit_med import NOT_FOR_CLINICAL_USE as NOTICE
 from effvit_med import __version__
 
-BUNDLE_HELP = "folder of a bundle or of an exported model; the one that comes along if not given"
+BUNDLE_HELP = "name of a bundle that comes along, or folder of a bundle or exported model; abdomen-phantom if not given"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=NOTICE)
@@ -15,6 +15,6 @@ BUNDLE_HELP = "folder of a bundle or of an exported model; the one that comes al
 def commands() -> None:
     """Segment medical scans with EfficientViT, on this machine.
 
-    A DICOM study or a NIfTI file in; DICOM SEG, NIfTI, measurements, a picture and a record out. Nothing leaves this
-    machine. Research use only, not for clinical use.
+    A DICOM study, a NIfTI file or photographs in; DICOM SEG, NIfTI or PNG, measurements, a picture and a record out.
+    Nothing leaves this machine. Research use only, not for clinical use.
     """

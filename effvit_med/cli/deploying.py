@@ -26,7 +26,9 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 @commands.command(epilog=NOTICE)
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--bundle", type=click.Path(path_type=Path), help="folder of a bundle; the one that comes along if not given"
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="name of a bundle that comes along, or its folder; abdomen-phantom if not given",
 )
 @click.option("--fold", type=click.IntRange(1), help="which of a bundle's several weights; needed where it has several")
 @click.option("--format", "file_format", type=click.Choice(FORMATS), default="onnx", show_default=True,
@@ -48,11 +50,11 @@ def export(output: Path, bundle: Path | None, quiet: bool, **options: Any) -> No
     is written. The folder can be given to segment --bundle.
     """
     start_logging(quiet, verbose=False)
-    from effvit_med.engine import read_model
+    from effvit_med.engine import find_bundle, read_model
     from effvit_med.engine.contract import is_exported
     from effvit_med.engine.export import export_model
 
-    if bundle and is_exported(bundle):
+    if bundle and is_exported(find_bundle(bundle)):
         raise click.UsageError(f"{bundle} is exported already; give the bundle that it was made from.")
     # stdout is for the answer alone; the packages below write what they like
     with progress_bar(hidden=quiet) as bar, contextlib.redirect_stdout(sys.stderr):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="folder to write")
 @click.option("--against", type=click.Path(path_type=Path, file_okay=False), help="segmentations of another model")
 @click.option("--part", default="", help="list of a dataset.json; its validation, else its training if not given")
+@click.option("--reference-suffix", default="", help="what names of references have behind that of the case: _mask")
 @click.option("--images", type=click.Path(path_type=Path, file_okay=False), help="folder of scans, for the pictures")
 @click.option("--tolerance-mm", default=1.0, show_default=True, help="tolerance of the surface Dice")
 @click.option("--ignore", multiple=True, type=int, help="label value that marks what nothing is said about")
@@ -49,7 +50,7 @@ def evaluate(found: Path, references: Path, output: Path, **options: Any) -> int
     from effvit_med.io.atomic import make_folder
 
     how = EvaluationOptions(options["tolerance_mm"], tuple(options["ignore"]), options["low_dice"])
-    truth = find_references(references, options["part"]).with_images(options["images"])
+    truth = find_references(references, options["part"], options["reference_suffix"]).with_images(options["images"])
     for folder in filter(None, (found, options["against"])):
         find_pairs(truth, folder)  # what is wrong with either is said before the work, not behind half of it
     make_folder(output)

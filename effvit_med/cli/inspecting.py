@@ -38,6 +38,8 @@ _SHOW_EVERY = 20  # files
 def inspect(source: Path, *, as_json: bool, pixels: bool, allow: tuple[str, ...], quiet: bool) -> None:
     """Say of each series in INPUT (folder, DICOM or NIfTI file, DICOMDIR, zip) whether it can be segmented.
 
+    Photographs (PNG, JPEG, TIFF) are looked at where INPUT holds no scans.
+
     Each ends as read, findings (read, with something you should know) or refused (with a code and what to do about
     it). Nothing is written and no pixels are read unless asked for. Messages name files, but no patient. The exit
     code is 0 whenever INPUT could be looked at, 1 where it could not.
@@ -46,7 +48,7 @@ def inspect(source: Path, *, as_json: bool, pixels: bool, allow: tuple[str, ...]
     from effvit_med.io.inspection import inspect_input
 
     start_logging(quiet=True, verbose=False)
-    options = ReadOptions(allow=frozenset(allow))  # type: ignore[arg-type]
+    options = ReadOptions(allow=frozenset(allow), photographs="alone")  # type: ignore[arg-type]
     with _nothing_on_stdout(), progress_bar(hidden=quiet) as bar:
         bar.start_case("looking", 1, 1)
         entries = inspect_input(source, options, pixels=pixels, on_file=_count_files(bar.update))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from effvit_med.engine import Job, Segmenter
 
-OUTPUT_TYPES = ("dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr")
+OUTPUT_TYPES = ("dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr", "png")
 SEG_TYPES = ("binary", "labelmap", "fractional", "auto")
 REMEDIES = ("gaps", "irregular", "duplicates")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -67,7 +68,7 @@ _OUTPUT_OPTIONS = (
         multiple=True,
         type=click.Choice(OUTPUT_TYPES),
         help="what to write beside measurements, picture and record, one or more; DICOM SEG and NIfTI, where they fit, "
-        "if not given",
+        "and png for photographs if not given",
     ),
     click.option(
         "--seg-type",
@@ -118,13 +119,16 @@ def open_segmenter(source: Path, options: dict[str, Any]) -> Segmenter:
 
 
 def make_job(options: dict[str, Any]) -> Job:
-    """What to write and how strictly to read."""
+    """What to write and how strictly to read; for a bundle that is made for photographs, they are read, too."""
     from effvit_med.engine import Job
+    from effvit_med.engine.shelf import read_colour_weights
     from effvit_med.io import ReadOptions, SegOptions
 
+    read = ReadOptions(allow=frozenset(options.get("allow") or ()))
+    weights = read_colour_weights(options.get("bundle"))
     return Job(
         output_types=tuple(options.get("output_types") or ()) or None,
-        read=ReadOptions(allow=frozenset(options.get("allow") or ())),
+        read=read if weights is None else replace(read, photographs="always", colour_weights=weights),
         seg=SegOptions(
             segmentation_type=options.get("seg_type", "binary"),
             strip_free_text=bool(options.get("strip_free_text", True)),

@@ -59,11 +59,11 @@ class ListOptions(click.Command):
 @click.option("-q", "--quiet", is_flag=True, help="no progress bar, only warnings and errors")
 @click.option("-v", "--verbose", is_flag=True, help="say more, with traces of faults")
 def segment(source: Path, output: Path | None, quiet: bool, verbose: bool, plan_only: bool, **options: Any) -> int:
-    """Segment every series in INPUT: a folder, a file or a zip archive of DICOM or NIfTI.
+    """Segment every series in INPUT: a folder, a file or a zip archive of DICOM, NIfTI or photographs.
 
-    Each case gets a folder under OUTPUT with segmentation.seg.dcm (DICOM input), segmentation.nii.gz,
-    measurements.csv and .json, overlay.png and record.json; --output-type also knows RT structure sets, NRRD for
-    3D Slicer and DICOM reports. Exit code 0: all segmented; 1: failed; 2: usage;
+    Each case gets a folder under OUTPUT with segmentation.seg.dcm (DICOM input), segmentation.nii.gz (photographs:
+    segmentation.png), measurements.csv and .json, overlay.png and record.json; --output-type also knows RT structure
+    sets, NRRD for 3D Slicer and DICOM reports. Exit code 0: all segmented; 1: failed; 2: usage;
     3: some cases refused.
     """
     start_logging(quiet, verbose)
@@ -116,10 +116,11 @@ def _segment(source: Path, output: Path, options: dict[str, Any], quiet: bool) -
 def _show_plans(source: Path, options: dict[str, Any]) -> int:
     """What memory each case needs: a table for people on stderr, JSON on stdout."""
     segmenter = open_segmenter(source, options)
+    from effvit_med.engine.batch import read_as
     from effvit_med.errors import EffvitError, InputError, RefusedError
     from effvit_med.io import open_input, read_case
 
-    read = make_job(options).read
+    read = read_as(make_job(options).read, segmenter.model)
     plans: list[dict[str, Any]] = []
     with open_input(source, read) as found:
         for refused in found.refused:

@@ -16,6 +16,7 @@ from effvit_med.cli.stopping import stop_if_asked
 
 if TYPE_CHECKING:
     from effvit_med.engine import BatchResult, CaseResult
+    from effvit_med.volume.measurements import Measurement
     from effvit_med.volume.quality import CaseQuality
 
 
@@ -84,7 +85,11 @@ def _case_summary(case: CaseResult) -> dict[str, Any]:
         return {**plain, "code": case.code, "message": case.message}
     plain["outputs"] = {kind: str(path) for kind, path in case.outputs.items()}
     volumes = {row.structure: row.volume_ml for row in case.measurements}
-    plain["volume_ml"] = {name: volume if volume is None else round(volume, 3) for name, volume in volumes.items()}
+    if "png" in case.outputs:  # a photograph has no volumes
+        plain["pixels"] = {row.structure: row.voxels for row in case.measurements}
+        plain["area_mm2"] = {row.structure: row.area_mm2 for row in case.measurements}
+    else:
+        plain["volume_ml"] = {name: volume if volume is None else round(volume, 3) for name, volume in volumes.items()}
     plain["quality"] = case.quality.to_dict() if case.quality else None
     plain["findings"] = [{"code": f.code, "message": f.message} for f in case.findings]
     return {**plain, "seconds": dict(case.seconds)}
@@ -99,12 +104,21 @@ def say_what_was_made(result: BatchResult, dice: dict[str, float] | None = None)
         lines.append(f"Segmented {case.case_id} in {sum(case.seconds.values()):.1f} s:")
         lines += _verdict_lines(case.quality)
         for row in case.measurements:
-            volume = "not found" if row.volume_ml is None else f"{row.volume_ml:9.1f} mL"
+            volume = _describe_size(row)
             cut = "  touches the edge of the scan" if row.cut_by_field_of_view else ""
             score = f"  Dice against the phantom's exact labels {dice[row.structure]:.3f}" if dice else ""
             lines.append(f"  {row.structure:14s} {volume:>12s}{score}{cut}")
         lines.extend(f"  {path}" for path in case.outputs.values())
     click.echo("\n".join([*lines, NOTICE]), err=True)
+
+
+def _describe_size(row: Measurement) -> str:
+    """The volume of a structure; of a photograph its area, or its pixels where their size is not known."""
+    if row.voxels is None:
+        return "not found"
+    if row.volume_ml is not None:
+        return f"{row.volume_ml:9.1f} mL"
+    return f"{row.voxels} pixels" if row.area_mm2 is None else f"{row.area_mm2:.4g} mm2"
 
 
 def _verdict_lines(quality: CaseQuality | None) -> list[str]:

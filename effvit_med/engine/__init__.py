@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from effvit_med.engine.batch import BatchResult, segment_input
     from effvit_med.engine.estimating import Estimate
-    from effvit_med.engine.model import Model, read_model, shipped_bundle
+    from effvit_med.engine.model import Model, read_model
     from effvit_med.engine.results import Job
     from effvit_med.engine.segmenter import Segmenter, open_model, segment
     from effvit_med.engine.settings import OutputType, Remedy, Settings
+    from effvit_med.engine.shelf import find_bundle, shipped_bundle
     from effvit_med.engine.stages import CaseResult
     from effvit_med.engine.tiling import Tiling
 
@@ -29,6 +30,7 @@ __all__ = [
     "Segmenter",
     "Settings",
     "Tiling",
+    "find_bundle",
     "open_model",
     "read_model",
     "segment",
@@ -39,10 +41,11 @@ __all__ = [
 _MODULES = {
     "batch": ("BatchResult", "segment_input"),
     "estimating": ("Estimate",),
-    "model": ("Model", "read_model", "shipped_bundle"),
+    "model": ("Model", "read_model"),
     "results": ("Job",),
     "segmenter": ("Segmenter", "open_model", "segment"),
     "settings": ("OutputType", "Remedy", "Settings"),
+    "shelf": ("find_bundle", "shipped_bundle"),
     "stages": ("CaseResult",),
     "tiling": ("Tiling",),
 }

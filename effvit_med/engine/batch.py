@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effvit_med.engine.results import Job
-from effvit_med.engine.stages import Case, CaseResult, Task, judge_error, read_stage, segment_stage, write_stage
+from effvit_med.engine.stages import CaseResult, Task, judge_error, read_stage, segment_stage, write_stage
 from effvit_med.errors import InputError, RefusedError
-from effvit_med.io import DicomSeries, SetAside, open_input
+from effvit_med.io import DicomSeries, ReadOptions, SetAside, open_input
 from effvit_med.io.atomic import make_folder
+from effvit_med.io.cases import Case
 from effvit_med.volume import Finding
 
 if TYPE_CHECKING:
+    from effvit_med.engine.model import Model
     from effvit_med.engine.segmenter import Cancelled, Progress, Segmenter
 
 log = logging.getLogger(__name__)
@@ -65,10 +67,11 @@ def segment_input(
     when all of them are whole; ``record.json`` comes last.
 
     Args:
-        source: a folder, a file or a zip archive of DICOM or NIfTI.
+        source: a folder, a file or a zip archive of DICOM or NIfTI, or of photographs where the model is made for them
+            or there is nothing else.
         output: the folder for the results; made if it is not there.
         segmenter: the loaded model.
-        job: what to write and how strictly to read.
+        job: what to write and how strictly to read; whether photographs are cases follows from the model.
         on_case: called as on_case(case_id, number, cases) before each case.
         progress: called as progress(phase, done, total) within a case.
         cancelled: asked often; True stops the run, finished cases stay.
@@ -81,6 +84,7 @@ def segment_input(
         OutputError: if results cannot be written at all: disk full, no permission.
         CancelledError: if ``cancelled`` said so.
     """
+    job = replace(job, read=read_as(job.read, segmenter.model))
     results: list[CaseResult] = []
     start = time.perf_counter()
     if progress:
@@ -101,6 +105,18 @@ def segment_input(
             task = Task(case, name_input(case, source), output, job, look_beside(case, found.set_aside))
             results.append(_run_case(task, segmenter, progress, cancelled))
         return BatchResult(tuple(results), found.set_aside, find_s)
+
+
+def read_as(options: ReadOptions, model: Model) -> ReadOptions:
+    """How an input is read for a model: one made for photographs takes them wherever they are, in its own colours.
+
+    Args:
+        options: what the user accepts.
+        model: what the bundle says.
+    """
+    if model.colour_weights is None:
+        return replace(options, photographs="alone")
+    return replace(options, photographs="always", colour_weights=model.colour_weights)
 
 
 def _run_case(task: Task, segmenter: Segmenter, progress: Progress | None, cancelled: Cancelled | None) -> CaseResult:

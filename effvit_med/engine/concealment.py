@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from effvit_med.io import DicomSeries, NiftiFile
+from effvit_med.io import DicomSeries
+from effvit_med.io.cases import Case
 
 _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){5,}(?!\w)")
 _DATE = re.compile(
@@ -135,14 +136,14 @@ class Concealment:
         return max(map(len, self.names), default=0)
 
 
-def conceal_case(case: DicomSeries | NiftiFile, beside: frozenset[str] = frozenset()) -> Concealment:
+def conceal_case(case: Case, beside: frozenset[str] = frozenset()) -> Concealment:
     """What hides the names of a case's files and folders, and its UIDs.
 
     Args:
         case: whose files and UIDs are known.
         beside: names of other files that its findings mention.
     """
-    if isinstance(case, NiftiFile):
+    if not isinstance(case, DicomSeries):
         return Concealment(name_parts([case.path]) | beside)
     uids = {case.study_instance_uid, case.series_instance_uid, *case.sop_instance_uids} - {""}
     return Concealment(name_parts(case.files) | beside, frozenset(uids))

@@ -54,6 +54,9 @@ class ContractModel(_Part):
     tiling: Tiling
     labels: tuple[dict[str, Any], ...]
     quality: Annotated[QualityReference | None, Field(description="what is known of the training data")] = None
+    colour_weights: Annotated[
+        tuple[float, float, float] | None, Field(description="shares of red, green and blue; only for photographs")
+    ] = None
 
 
 class ContractFile(_Part):
@@ -129,6 +132,7 @@ class Contract(_Part):
             tiling=self.model.tiling,
             labels=LabelTable.from_dicts(self.model.labels),
             quality=self.model.quality,
+            colour_weights=self.model.colour_weights,
         )
         # records name the weights that the network was trained to, whatever file they are in now
         vars(model)["weights_sha256"] = self.weights_sha256
@@ -151,6 +155,7 @@ def describe_contract_model(model: Model) -> ContractModel:
         tiling=model.tiling,
         labels=tuple(model.labels.to_dicts()),
         quality=model.quality,
+        colour_weights=model.colour_weights,
     )
 
 
@@ -211,8 +216,9 @@ def _plain(contract: Contract) -> dict[str, Any]:
     plain = contract.model_dump(mode="json", exclude={"model": {"preprocess", "tiling"}})
     plain["model"]["preprocess"] = asdict(contract.model.preprocess)
     plain["model"]["tiling"] = asdict(contract.model.tiling)
-    if plain["model"]["quality"] is None:
-        del plain["model"]["quality"]  # so that exports from before there was one keep their digest
+    for name in ("quality", "colour_weights"):
+        if plain["model"][name] is None:
+            del plain["model"][name]  # so that exports from before there was one keep their digest
     return plain
 
 

@@ -30,7 +30,7 @@ from effvit_med.engine.contract import (
     read_contract,
     write_contract,
 )
-from effvit_med.engine.model import Model, shipped_bundle
+from effvit_med.engine.model import Model
 from effvit_med.engine.runtimes import Runtime, RuntimeRequest, open_runtime
 from effvit_med.engine.runtimes.graph import Graph, LogitsOf, write_graph
 from effvit_med.engine.runtimes.onnx_runtime import OnnxRuntime
@@ -38,6 +38,7 @@ from effvit_med.engine.runtimes.openvino_runtime import OpenVinoRuntime
 from effvit_med.engine.runtimes.package import load_package, package_versions
 from effvit_med.engine.runtimes.program_runtime import ProgramRuntime
 from effvit_med.engine.scoring import label_volume
+from effvit_med.engine.shelf import shipped_bundle
 from effvit_med.errors import InputError, OutputError, SettingsError
 from effvit_med.io import open_input, read_case
 from effvit_med.networks import SegmentationNetwork, fold_batchnorm

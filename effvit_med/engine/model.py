@@ -17,16 +17,15 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-import effvit_med
 from effvit_med.engine.quality_reference import QualityReference, read_reference
 from effvit_med.engine.settings import describe
+from effvit_med.engine.shelf import MODEL_FILE, find_bundle
 from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import InputError, SettingsError, WeightsError
+from effvit_med.io.photographs import check_colour_weights
 from effvit_med.networks import SegmentationNetwork, build_network, load_weights
 from effvit_med.transforms import Preprocess
 from effvit_med.volume import LabelTable
-
-MODEL_FILE = Path("configs") / "model.yaml"
 
 
 class ModelFile(BaseModel):
@@ -45,6 +44,10 @@ class ModelFile(BaseModel):
     preprocess: dict[str, Any]
     tiling: dict[str, Any]
     labels: tuple[dict[str, Any], ...]
+    colour_weights: Annotated[
+        tuple[float, float, float] | None,
+        Field(description="shares of red, green and blue in the one channel of photographs; only for such models"),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Model:
         labels: what its outputs mean; class 0 is background, class i is the i-th row.
         folds: paths of the weights of all folds, whose logits are averaged; one for a single network.
         quality: what is known of the training data, to judge results by; None if the bundle says nothing.
+        colour_weights: shares of red, green and blue in the one channel of photographs; None for a model that is not
+            made for photographs.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Model:
     labels: LabelTable
     folds: tuple[Path, ...] = ()
     quality: QualityReference | None = None
+    colour_weights: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folds", self.folds or (self.weights,))
@@ -170,18 +176,11 @@ def _digest(path: Path) -> str:
         raise WeightsError(f"The weights {path} cannot be read: {error.strerror}.") from error
 
 
-def shipped_bundle() -> Path:
-    """The folder of the bundle that comes with effvit-med: package data of a wheel, or the checkout itself."""
-    package = Path(effvit_med.__file__).parent
-    inside = package / "_bundle"
-    return inside if inside.is_dir() else package.parent
-
-
 def read_model(bundle: Path | str | None = None, weights: Path | str | None = None) -> Model:
     """What a bundle says about its model.
 
     Args:
-        bundle: the bundle's folder; None for the one that comes with effvit-med.
+        bundle: the bundle's folder, or the name of one that comes with effvit-med; None for the default one.
         weights: a weights file to use in place of the bundle's own; None or empty for its own.
 
     Returns:
@@ -189,13 +188,13 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
 
     Raises:
         InputError: if the folder is no bundle, or its model.yaml is no YAML.
-        SettingsError: if a value in model.yaml or quality.json is missing, unknown or wrong.
+        SettingsError: if a value in model.yaml or quality.json is missing, unknown or wrong, or no bundle has the name.
 
     Examples:
         >>> read_model().preprocess.spatial_dims
         3
     """
-    folder = shipped_bundle() if bundle is None else Path(bundle)
+    folder = find_bundle(bundle)
     path = folder / MODEL_FILE
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -229,6 +228,7 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
         labels=labels,
         folds=folds,
         quality=read_reference(folder),
+        colour_weights=file.colour_weights,
     )
 
 
@@ -237,6 +237,13 @@ def _check_agreement(path: Path, file: ModelFile, preprocess: Preprocess, labels
     values = [row["value"] for row in file.labels]
     if values != sorted(values):
         raise SettingsError(f"{path}: the label values {values} must rise, because class i is the i-th row.")
+    if file.colour_weights is not None:
+        try:
+            check_colour_weights(file.colour_weights)
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from error
+        if preprocess.slices_per_input != 1 or preprocess.spatial_dims != 2:
+            raise SettingsError(f"{path}: colour_weights is for photographs, which need spatial_dims 2, neighbours 0.")
     wanted = {
         "spatial_dims": preprocess.spatial_dims,
         "in_channels": preprocess.slices_per_input,

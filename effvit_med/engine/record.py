@@ -13,6 +13,7 @@ import torch
 import effvit_med
 from effvit_med.engine.model import Model
 from effvit_med.engine.tiling import Tiling
+from effvit_med.errors import RefusedError
 from effvit_med.volume import Finding, Volume
 
 
@@ -20,7 +21,33 @@ def describe_model(model: Model, tiling: Tiling) -> dict[str, Any]:
     """The choices of a bundle that change the labels, as plain values for the record."""
     preprocess = dataclasses.asdict(model.preprocess)
     labels = model.labels.to_dicts()
-    return {"network": model.network, "preprocess": preprocess, **dataclasses.asdict(tiling), "labels": labels}
+    colours = {} if model.colour_weights is None else {"colour_weights": list(model.colour_weights)}
+    return {
+        "network": model.network,
+        "preprocess": preprocess,
+        **dataclasses.asdict(tiling),
+        "labels": labels,
+        **colours,
+    }
+
+
+def refuse_photograph(volume: Volume, model: Model) -> None:
+    """Nothing, unless the scan is a photograph and the model is not made for any.
+
+    Args:
+        volume: the scan.
+        model: what the bundle says.
+
+    Raises:
+        RefusedError: ``NOT_FOR_PHOTOGRAPHS``.
+    """
+    if volume.is_photograph and model.colour_weights is None:
+        known = f", trained on {', '.join(model.modalities)}" if model.modalities else ""
+        raise RefusedError(
+            "NOT_FOR_PHOTOGRAPHS",
+            f"This is a photograph; {model.name} is a model for scans{known}.",
+            "Choose a bundle for photographs: effvit-med bundles lists them.",
+        )
 
 
 def library_versions() -> dict[str, str]:

@@ -27,6 +27,9 @@ from effvit_med.io import (
     write_nifti,
     write_nrrd,
     write_overlay,
+    write_photograph_labels,
+    write_photograph_overlay,
+    write_plane,
     write_rtstruct,
     write_slicer_colours,
     write_snap_labels,
@@ -45,7 +48,9 @@ OUTPUT_FILES = {
     "snap-labels": "segmentation.itksnap.txt",
     "nrrd": "segmentation.seg.nrrd",
     "dicom-sr": "measurements.sr.dcm",
+    "png": "segmentation.png",
     "confidence": "segmentation.confidence.nii.gz",
+    "confidence-png": "segmentation.confidence.png",
     "measurements-csv": "measurements.csv",
     "measurements-json": "measurements.json",
     "overlay": "overlay.png",
@@ -111,7 +116,7 @@ def choose_output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...
     for kind in impossible:
         if job.strict_types or impossible == asked:
             raise RefusedError(reasons[kind].code, reasons[kind].message, f"Leave out --output-type {kind}.")
-    usual: tuple[OutputType, ...] = ("dicom-seg", "nifti")
+    usual: tuple[OutputType, ...] = ("png",) if volume.is_photograph else ("dicom-seg", "nifti")
     chosen = tuple(kind for kind in asked or usual if kind not in reasons)
     is_dicom = volume.source is not None and volume.source.kind == "DICOM"
     missing = impossible if asked else [kind for kind in usual if kind in reasons and is_dicom]
@@ -130,10 +135,14 @@ def choose_output_types(volume: Volume, job: Job) -> tuple[tuple[OutputType, ...
 
 def _find_reasons(volume: Volume) -> dict[OutputType, Finding]:
     """Why a volume cannot be written as some types, known before it is segmented."""
+    if volume.is_photograph:
+        text = "A photograph has no place in a patient, and its labels are written as PNG only."
+        return {kind: Finding("NOT_FOR_PHOTOGRAPHS", text) for kind in get_args(OutputType) if kind != "png"}
     found: dict[OutputType, Finding | None] = {
         "dicom-seg": why_no_dicom_seg(volume),
         "rtstruct": why_no_dicom(volume, "RTSTRUCT"),
         "dicom-sr": why_no_dicom(volume, "DICOM SR") or why_no_dicom_seg(volume),
+        "png": Finding("NO_PHOTOGRAPH", "PNG is for photographs; it cannot say where a scan lies."),
     }
     if not volume.geometry.is_regular:
         for kind, code, name in _UNEQUAL:
@@ -167,9 +176,13 @@ def write_results(
     """
     files, notes = _write_labels(segmentation, rows, folder, job, watch)
     if job.confidence and segmentation.confidence is not None and segmentation.geometry.is_regular:
-        files["confidence"] = folder / OUTPUT_FILES["confidence"]
+        kind = "confidence-png" if volume.is_photograph else "confidence"
+        files[kind] = folder / OUTPUT_FILES[kind]
         with watch("write confidence"):
-            write_confidence(segmentation.confidence, segmentation, files["confidence"])
+            if volume.is_photograph:
+                write_plane(segmentation.confidence, segmentation.geometry, files[kind])
+            else:
+                write_confidence(segmentation.confidence, segmentation, files[kind])
     files["measurements-csv"] = folder / OUTPUT_FILES["measurements-csv"]
     files["measurements-json"] = folder / OUTPUT_FILES["measurements-json"]
     with watch("write tables"):
@@ -177,7 +190,8 @@ def write_results(
         write_measurements_json(rows, files["measurements-json"], segmentation.provenance)
     files["overlay"] = folder / OUTPUT_FILES["overlay"]
     with watch("write overlay"):
-        write_overlay(volume, segmentation, files["overlay"], rows)
+        draw = write_photograph_overlay if volume.is_photograph else write_overlay
+        draw(volume, segmentation, files["overlay"], rows)
     return files, notes
 
 
@@ -193,6 +207,7 @@ def _write_labels(
         "nifti": lambda path: write_nifti(segmentation, path),
         "nrrd": lambda path: write_nrrd(segmentation, path),
         "dicom-sr": lambda path: write_dicom_sr(segmentation, rows, paths["dicom-seg"], path, strip_free_text=strip),
+        "png": lambda path: write_photograph_labels(segmentation, path),
     }  # the SR comes after the SEG that it refers to
     files: dict[str, Path] = {}
     notes: dict[str, Finding] = {}
@@ -204,6 +219,8 @@ def _write_labels(
                 notes.setdefault(note, Finding(f"{kind.upper().replace('-', '_')}_NOTE", note))
         if paths[kind].exists():
             files[kind] = paths[kind]
+    if "png" in files:
+        files["labels"] = folder / OUTPUT_FILES["labels"]
     if "nifti" in files:
         files |= {name: folder / OUTPUT_FILES[name] for name in ("labels", "slicer-colours", "snap-labels")}
         write_slicer_colours(segmentation.table, files["slicer-colours"])

@@ -23,13 +23,20 @@ from effvit_med.engine.mirroring import mirror_axes, mirrored
 from effvit_med.engine.model import Model, read_model
 from effvit_med.engine.planning import CaseSize, Plan, PlanOptions, plan_run
 from effvit_med.engine.predictor import Predictor
-from effvit_med.engine.record import describe_device, describe_model, find_oddities, library_versions
+from effvit_med.engine.record import (
+    describe_device,
+    describe_model,
+    find_oddities,
+    library_versions,
+    refuse_photograph,
+)
 from effvit_med.engine.recovery import Recovering, refuse_shortage
 from effvit_med.engine.region import Box, BoxRows, find_body, find_organs
 from effvit_med.engine.scoring import Predict, Scoring, stream_scores
 from effvit_med.engine.settings import Settings
+from effvit_med.engine.shelf import find_bundle
 from effvit_med.engine.stopwatch import Stopwatch
-from effvit_med.engine.tiling import padded_size
+from effvit_med.engine.tiling import fit_window, padded_size
 from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.io.spill import make_scratch
 from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
@@ -64,7 +71,8 @@ def segment(
 
     Args:
         volume: the scan.
-        bundle: folder of the bundle or exported model to use; None for the one that comes with effvit-med.
+        bundle: folder of the bundle or exported model to use, or the name of a bundle that comes with effvit-med; None
+            for the default one.
         settings: what the user chose; None for the defaults.
         progress: called as progress(phase, done, total).
         cancelled: asked often; True stops the run.
@@ -87,15 +95,14 @@ def open_model(bundle: Path | str | None = None) -> Model:
     """What a bundle, or an exported model, says about its model.
 
     Args:
-        bundle: the folder; None for the bundle that comes with effvit-med.
+        bundle: the folder, or the name of a bundle that comes with effvit-med; None for the default one.
 
     Raises:
         InputError: if the folder is neither.
-        SettingsError: if a value in it is wrong.
+        SettingsError: if a value in it is wrong, or no bundle has the name.
     """
-    if bundle is not None and is_exported(Path(bundle)):
-        return read_contract(Path(bundle)).to_model(Path(bundle))
-    return read_model(bundle)
+    folder = find_bundle(bundle)
+    return read_contract(folder).to_model(folder) if is_exported(folder) else read_model(folder)
 
 
 class Segmenter:
@@ -151,15 +158,20 @@ class Segmenter:
             volume: the scan; only its sizes are looked at.
 
         Raises:
-            RefusedError: ``NOT_ENOUGH_MEMORY``, if it does not fit whatever gives way.
+            RefusedError: ``NOT_ENOUGH_MEMORY``, if it does not fit whatever gives way; ``NOT_FOR_PHOTOGRAPHS``, if it
+                is a photograph and the model is made for scans.
         """
+        refuse_photograph(volume, self.model)
         preprocess, scoring = self.model.preprocess, self.scoring
         whole = network_grid(volume.geometry, preprocess.orientation, preprocess.spacing_mm)
+        smallest, window = self._predictor.smallest_window, scoring.tiling.window
+        if preprocess.spatial_dims == 2:
+            window = fit_window(window, whole.shape, smallest)
         limit = None if self.settings.memory_gb is None else int(self.settings.memory_gb * GIB)
         size = CaseSize(
             shape=volume.geometry.shape,
             item_bytes=volume.array.dtype.itemsize,
-            grid=padded_size(whole.shape, scoring.tiling.window, scoring.stride),
+            grid=padded_size(whole.shape, window, scoring.stride),
             classes=self._predictor.classes,
             stride=scoring.stride,
             confidence=math.prod(volume.geometry.shape) <= CONFIDENCE_IN_MEMORY,
@@ -169,12 +181,12 @@ class Segmenter:
         options = PlanOptions(
             device=self.device,
             precision=self.settings.precision,
-            window=scoring.tiling.window,
+            window=window,
             overlap=scoring.tiling.overlap,
             batch_size=scoring.batch_size,
             spatial_dims=preprocess.spatial_dims,
             slices_per_input=preprocess.slices_per_input,
-            smallest_window=self._predictor.smallest_window,
+            smallest_window=smallest,
             memory_limit_bytes=limit,
             accelerator_limit_bytes=limit,
             process_bytes=self._process_bytes,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from effvit_med.errors import SettingsError
 
-OutputType = Literal["dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr"]
+OutputType = Literal["dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr", "png"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Runtime = Literal["auto", "eager", "compile", "onnx", "openvino", "tensorrt"]
 Region = Literal["whole", "body", "organs"]

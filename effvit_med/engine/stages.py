@@ -21,7 +21,8 @@ from effvit_med.engine.results import (
 from effvit_med.engine.settings import OutputType
 from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.errors import CancelledError, EffvitError, OutputError, RefusedError
-from effvit_med.io import DicomSeries, NiftiFile, read_case, write_record
+from effvit_med.io import read_case, write_record
+from effvit_med.io.cases import Case
 from effvit_med.volume import Finding, Provenance, Segmentation, Step, Volume
 from effvit_med.volume.measurements import Measurement, measure
 from effvit_med.volume.quality import CaseQuality
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from effvit_med.engine.segmenter import Cancelled, Progress, Segmenter
 
 log = logging.getLogger(__name__)
-
-Case = DicomSeries | NiftiFile
 
 Judge = Callable[[Volume, Segmentation, tuple[Measurement, ...]], CaseQuality]
 """Called as judge(volume, segmentation, measurements)."""

@@ -54,6 +54,25 @@ def padded_size(shape: Size, window: Size, stride: Size) -> Size:
     return sizes[0], sizes[1], sizes[2]
 
 
+def fit_window(window: Size, shape: Size, step: Size) -> Size:
+    """A window no larger than a grid needs: along each axis the grid's own size, rounded up to whole steps.
+
+    A network that takes images of any size sees a whole image in one go, without a border of air around it that only
+    costs time.
+
+    Args:
+        window: the largest window.
+        shape: of the grid.
+        step: what sizes must be whole multiples of; a window that is none stays as it is.
+
+    Examples:
+        >>> fit_window((1, 1024, 1024), (1, 960, 999), (1, 32, 32))
+        (1, 960, 1024)
+    """
+    a, b, c = (min(w, math.ceil(n / s) * s) for w, n, s in zip(window, shape, step, strict=True))
+    return a, b, c
+
+
 def place_windows(shape: Size, tiling: Tiling, stride: Size = (1, 1, 1), flat_axes: tuple[int, ...] = ()) -> list[Size]:
     """The first index of each window, ordered along axis 0.
 

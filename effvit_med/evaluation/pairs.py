@@ -12,10 +12,11 @@ from effvit_med.engine.results import OUTPUT_FILES
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.evaluation.alignment import place_on
 from effvit_med.io.label_files import has_table, is_label_file, label_stem, read_labels
+from effvit_med.io.photographs import is_photograph_name
 from effvit_med.volume import Label, LabelTable, Segmentation
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 
-OUR_NAMES = tuple(OUTPUT_FILES[kind] for kind in ("nifti", "nrrd", "dicom-seg"))
+OUR_NAMES = tuple(OUTPUT_FILES[kind] for kind in ("nifti", "nrrd", "dicom-seg", "png"))
 """What ``effvit-med segment`` calls the label map in the folder of a case, in the order they are looked for."""
 
 _COLOURS = ((230, 97, 1), (94, 60, 153), (0, 136, 55), (33, 102, 172), (178, 24, 43), (127, 188, 65))
@@ -56,7 +57,7 @@ class References:
         """The same with the scans of a folder, of the names of the cases; the same where none is given.
 
         Args:
-            folder: of NIfTI, NRRD or MetaImage files, or of one DICOM folder per case.
+            folder: of NIfTI, NRRD or MetaImage files, of photographs, or of one DICOM folder per case.
 
         Raises:
             InputError: if it is no folder, or holds nothing of the name of a case.
@@ -65,32 +66,45 @@ class References:
             return self
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; give the one with the scans.")
-        names = {label_stem(path) if path.is_file() else path.name: path for path in sorted(folder.iterdir())}
+        names = {_stem_of_image(path): path for path in sorted(folder.iterdir())}
         found = {case: names[plain] for case in self.labels for plain in (case, f"{case}_0000") if plain in names}
         if not found:
             raise InputError(f"Nothing in {folder} has the name of a case ({', '.join(sorted(self.labels)[:3])}, ...).")
         return replace(self, images={**self.images, **found})
 
 
-def find_references(place: Path, part: str = "") -> References:
+def _stem_of_image(path: Path) -> str:
+    if path.is_dir():
+        return path.name
+    return path.stem if is_photograph_name(path) else label_stem(path)
+
+
+def find_references(place: Path, part: str = "", suffix: str = "") -> References:
     """The references in a folder, or in the list of a data set.
 
     Args:
         place: a folder of label maps, or a ``dataset.json`` in the manner of the Medical Segmentation Decathlon.
         part: which list of a ``dataset.json``: ``training``, ``validation`` or another of its lists; where left out,
             ``validation`` if there is one, else ``training``.
+        suffix: what the names of label maps have behind the name of the case, such as ``_1stHO`` of
+            ``Image_01L_1stHO.png``; files of a folder without it are not looked at.
 
     Raises:
         InputError: if there is none, the list is damaged, or two files of a folder have one name.
-        SettingsError: if the list has no such part, or a part is asked of a folder.
+        SettingsError: if the list has no such part, a part is asked of a folder, or a suffix of a list.
     """
     if place.is_dir():
         if part:
             raise SettingsError(f"{place} is a folder and has no part {part!r}; give its dataset.json, or no part.")
-        labels = _by_stem(path for path in sorted(place.iterdir()) if is_label_file(path))
+        maps = (path for path in sorted(place.iterdir()) if is_label_file(path))
+        named = _by_stem(path for path in maps if label_stem(path).endswith(suffix))
+        labels = {name.removesuffix(suffix): path for name, path in named.items()}
         if not labels:
-            raise InputError(f"{place} holds no label maps (NIfTI, NRRD, MetaImage, DICOM SEG).")
+            behind = f" whose names end in {suffix}" if suffix else ""
+            raise InputError(f"{place} holds no label maps (NIfTI, NRRD, MetaImage, DICOM SEG, PNG, TIFF){behind}.")
         return References(labels, {}, None)
+    if suffix:
+        raise SettingsError(f"{place} is a list, which names its files itself; leave out the suffix {suffix!r}.")
     try:
         document = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

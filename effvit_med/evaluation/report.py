@@ -19,7 +19,7 @@ from effvit_med.evaluation.alignment import SAME_PLACE_MM
 from effvit_med.evaluation.pairs import read_pair
 from effvit_med.evaluation.run import Evaluation
 from effvit_med.evaluation.statistics import Comparison, Interval
-from effvit_med.io import read_scan, write_overlay
+from effvit_med.io import read_scan, write_overlay, write_photograph_overlay
 from effvit_med.io.atomic import make_folder, write_json, write_text
 from effvit_med.volume import NOT_FOR_CLINICAL_USE, Geometry, Label, LabelTable, Segmentation
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
@@ -153,14 +153,18 @@ def draw_failures(evaluation: Evaluation, folder: Path, count: int) -> list[Path
             continue
         try:
             truth, ours = read_pair(pair, evaluation.table, evaluation.options.ignore)
-            volume = read_scan(pair.image).reoriented(truth.geometry.orientation)
+            volume = read_scan(pair.image)
+            if volume.is_photograph and volume.geometry.shape == truth.geometry.shape:
+                volume = replace(volume, geometry=truth.geometry)  # label maps of photographs lie on stored pixels
+            volume = volume.reoriented(truth.geometry.orientation)
             _check_same_place(volume.geometry, truth.geometry)
         except (InputError, GeometryError) as error:
             log.warning("%s is not drawn: %s", name, error)
             continue
         make_folder(folder)
         path = folder / f"{name}.png"
-        write_overlay(volume, differences(truth, ours, evaluation.options.ignore), path)
+        draw = write_photograph_overlay if volume.is_photograph else write_overlay
+        draw(volume, differences(truth, ours, evaluation.options.ignore), path)
         made.append(path)
     return made
 

@@ -25,6 +25,7 @@ from effvit_med.evaluation.pairs import OUR_NAMES, Pair, References, find_pairs,
 from effvit_med.evaluation.statistics import METRICS, Comparison, Interval, StructureSummary, compare, mean_interval
 from effvit_med.evaluation.statistics import summarise as summarise_scores
 from effvit_med.io import read_nifti
+from effvit_med.io.photograph_labels import read_picture_values
 from effvit_med.volume import LabelTable, Segmentation
 from effvit_med.volume.quality import Verdict
 
@@ -169,9 +170,15 @@ def evaluate(
 
 def _reliability_of(found: Path, truth: Segmentation, ours: Segmentation, ignore: Sequence[int]) -> Reliability | None:
     """Of the confidence map beside a segmentation, if there is one, brought into the axis order of the reference."""
-    path = found.parent / OUTPUT_FILES["confidence"]
+    flat = found.name == OUTPUT_FILES["png"]
+    path = found.parent / OUTPUT_FILES["confidence-png" if flat else "confidence"]
     if found.name not in OUR_NAMES or not path.is_file():
         return None
+    if flat:
+        values, _, _ = read_picture_values(path)
+        if values.shape != truth.labels.shape:
+            raise GeometryError(f"{path.name} has the shape {values.shape}, the reference {truth.labels.shape}.")
+        return measure_reliability(truth, ours, values, ignore)
     confidence = read_nifti(path).reoriented(truth.geometry.orientation)
     distance_mm = truth.geometry.max_distance_mm(confidence.geometry)
     if distance_mm > SAME_PLACE_MM:

@@ -9,6 +9,7 @@ from effvit_med.io.find import (
     DicomSeries,
     Found,
     NiftiFile,
+    PhotographFile,
     ReadOptions,
     RefusedCase,
     SetAside,
@@ -17,6 +18,9 @@ from effvit_med.io.find import (
 from effvit_med.io.nifti import read_nifti, write_confidence, write_nifti, write_volume
 from effvit_med.io.nrrd import write_nrrd
 from effvit_med.io.overlay import write_overlay
+from effvit_med.io.photograph_labels import write_photograph_labels, write_plane
+from effvit_med.io.photograph_overlay import write_photograph_overlay
+from effvit_med.io.photographs import read_photograph
 from effvit_med.io.read import read_case, read_scan
 from effvit_med.io.report import write_record
 from effvit_med.io.rtstruct import write_rtstruct
@@ -26,6 +30,7 @@ __all__ = [
     "DicomSeries",
     "Found",
     "NiftiFile",
+    "PhotographFile",
     "Predecessor",
     "ReadOptions",
     "RefusedCase",
@@ -35,6 +40,7 @@ __all__ = [
     "open_input",
     "read_case",
     "read_nifti",
+    "read_photograph",
     "read_predecessor",
     "read_scan",
     "why_no_dicom",
@@ -47,6 +53,9 @@ __all__ = [
     "write_nifti",
     "write_nrrd",
     "write_overlay",
+    "write_photograph_labels",
+    "write_photograph_overlay",
+    "write_plane",
     "write_record",
     "write_rtstruct",
     "write_slicer_colours",

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from effvit_med.errors import SettingsError
+from effvit_med.io.photographs import LUMA, check_colour_weights
 from effvit_med.io.spill import SPILL_MB
 from effvit_med.volume import Finding, Geometry
 
 Allowance = Literal["gaps", "irregular", "duplicates"]
+Photographs = Literal["never", "alone", "always"]
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,27 @@ class ReadOptions:
         settle_s: files that changed within so many seconds are waited for, as they may still be copied; 0 does not
             wait.
         settle_timeout_s: how long to wait at most; what changes even then is refused as ``STILL_COPIED``.
+        photographs: whether pictures (PNG, JPEG, TIFF) are cases: ``never``; ``alone``, where the input holds no DICOM
+            and no NIfTI, so that previews beside a scan are none; or ``always``, for a model made for photographs.
+        colour_weights: shares of red, green and blue in the one channel of a photograph.
 
     Raises:
-        SettingsError: if ``spill_mb`` or a time is below 0.
+        SettingsError: if ``spill_mb`` or a time is below 0, or the colour weights are not three numbers of sum 1.
     """
 
     allow: frozenset[Allowance] = frozenset()
     spill_mb: int = SPILL_MB
     settle_s: float = 0.0
     settle_timeout_s: float = 300.0
+    photographs: Photographs = "never"
+    colour_weights: tuple[float, float, float] = LUMA
 
     def __post_init__(self) -> None:
         if self.settle_s < 0 or self.settle_timeout_s < 0:
             raise SettingsError(f"settle_s is {self.settle_s}, settle_timeout_s {self.settle_timeout_s}; 0 or more.")
         if self.spill_mb < 0:
             raise SettingsError(f"spill_mb is {self.spill_mb}; give 0 or more MiB.")
+        check_colour_weights(self.colour_weights)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,27 @@ class NiftiFile:
 
 
 @dataclass(frozen=True)
+class PhotographFile:
+    """A picture of one plane: PNG, JPEG or TIFF.
+
+    Attributes:
+        case_id: its file name without the ending, made unique and safe as a folder name.
+        path: the file.
+        geometry: where the pixels lie; see `effvit_med.io.photographs`.
+        findings: what the header shows that the user should know.
+    """
+
+    case_id: str
+    path: Path
+    geometry: Geometry
+    findings: tuple[Finding, ...] = ()
+
+
+Case = DicomSeries | NiftiFile | PhotographFile
+"""What can be read as one volume."""
+
+
+@dataclass(frozen=True)
 class SetAside:
     """A file that is no image to segment.
 
@@ -153,7 +182,7 @@ class Found:
         set_aside: every other file, each with its reason.
     """
 
-    cases: tuple[DicomSeries | NiftiFile, ...]
+    cases: tuple[Case, ...]
     refused: tuple[RefusedCase, ...]
     set_aside: tuple[SetAside, ...]
 
@@ -173,6 +202,8 @@ _WORDS = {
     "NOT_AN_IMAGE": "DICOM object that is no image",
     "NOT_A_FILE": "link or device that is no file",
     "NOT_GRAYSCALE": "colour image",
+    "OWN_RESULT": "picture of results",
+    "PHOTOGRAPH": "photograph beside scans",
     "SECONDARY_CAPTURE": "secondary capture",
     "STILL_COPIED": "half copied file",
     "TEXT": "text file",

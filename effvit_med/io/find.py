@@ -18,6 +18,7 @@ from effvit_med.io.cases import (
     DicomSeries,
     Found,
     NiftiFile,
+    PhotographFile,
     ReadOptions,
     RefusedCase,
     SetAside,
@@ -27,12 +28,24 @@ from effvit_med.io.dicom_header import Header
 from effvit_med.io.dicom_headers import read_header
 from effvit_med.io.dicom_series import assemble_series
 from effvit_med.io.nifti import check_nifti, is_nifti_name, is_own_label_map, name_case
+from effvit_med.io.photograph_cases import sort_photographs
+from effvit_med.io.photographs import is_photograph_name
 from effvit_med.io.settling import wait_until_settled
 from effvit_med.volume import Finding
 
 _MOVING = ("STILL_COPIED", "is still being written", "Wait until all files are copied, then start again.")
 
-__all__ = ["DicomSeries", "Found", "NiftiFile", "ReadOptions", "RefusedCase", "SetAside", "find_cases", "open_input"]
+__all__ = [
+    "DicomSeries",
+    "Found",
+    "NiftiFile",
+    "PhotographFile",
+    "ReadOptions",
+    "RefusedCase",
+    "SetAside",
+    "find_cases",
+    "open_input",
+]
 
 
 @contextmanager
@@ -98,6 +111,7 @@ def find_cases(path: Path, options: ReadOptions, on_file: Callable[[int], None] 
     """
     headers: list[Header] = []
     niftis: list[Path] = []
+    pictures: list[SetAside] = []
     set_aside: list[SetAside] = []
     moving = wait_until_settled(lambda: _regular_files(path), options.settle_s, options.settle_timeout_s)
     for number, each in enumerate(_list(path), start=1):
@@ -111,7 +125,9 @@ def find_cases(path: Path, options: ReadOptions, on_file: Callable[[int], None] 
             niftis.append(each)
         else:
             found = read_header(each)
-            if isinstance(found, SetAside):
+            if isinstance(found, SetAside) and found.code == "UNKNOWN_FORMAT" and is_photograph_name(each):
+                pictures.append(replace(found, code=_MOVING[0]) if each in moving else found)
+            elif isinstance(found, SetAside):
                 set_aside.append(replace(found, code=_MOVING[0]) if each in moving else found)
             else:
                 headers.extend(replace(header, flaw=_MOVING) if each in moving else header for header in found)
@@ -119,7 +135,13 @@ def find_cases(path: Path, options: ReadOptions, on_file: Callable[[int], None] 
     taken = {case.case_id for case in series} | {case.case_id for case in refused_series}
     files, refused_files, no_images = _sort_niftis(niftis, taken)
     series = tuple(_note_left_out(case, set_aside) for case in series)
-    return Found((*series, *files), (*refused_series, *refused_files), (*set_aside, *no_images))
+    is_scan = bool(headers or niftis or any(aside.modality or aside.series_instance_uid for aside in set_aside))
+    photographs = sort_photographs(pictures, options.photographs, taken, beside_scans=is_scan)
+    return Found(
+        (*series, *files, *photographs.cases),
+        (*refused_series, *refused_files, *photographs.refused),
+        (*set_aside, *no_images, *photographs.set_aside),
+    )
 
 
 def _note_left_out(case: DicomSeries, set_aside: Sequence[SetAside]) -> DicomSeries:

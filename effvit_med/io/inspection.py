@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effvit_med.errors import InputError, RefusedError
-from effvit_med.io.cases import DicomSeries, Found, NiftiFile, ReadOptions, SetAside
+from effvit_med.io.cases import Case, DicomSeries, Found, NiftiFile, ReadOptions, SetAside
 from effvit_med.io.find import open_input
 from effvit_med.io.read import read_case
 from effvit_med.volume import Finding, Geometry
@@ -62,7 +62,7 @@ class Entry:
     """One series of an input, or one file of it that belongs to none.
 
     Attributes:
-        kind: ``series`` (DICOM images) or ``file`` (NIfTI, or a file that is no image).
+        kind: ``series`` (DICOM images) or ``file`` (NIfTI, a photograph, or a file that is no image).
         name: of the file without its folder, or the case id of a series' first volume.
         modality: such as ``CT``; empty if unknown.
         volumes: what it would make, in a stable order; at least one.
@@ -165,7 +165,7 @@ def _describe(found: Found, options: ReadOptions, *, pixels: bool) -> tuple[Entr
     return tuple(sorted([*made, *entries], key=lambda entry: (entry.kind == "file", entry.name)))
 
 
-def _describe_case(case: DicomSeries | NiftiFile, options: ReadOptions, *, pixels: bool) -> VolumeEntry:
+def _describe_case(case: Case, options: ReadOptions, *, pixels: bool) -> VolumeEntry:
     files = len(set(case.files)) if isinstance(case, DicomSeries) else 1
     findings = case.findings
     if pixels:

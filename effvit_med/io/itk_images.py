@@ -165,7 +165,7 @@ def read_label_map(path: Path) -> Segmentation:
     path = Path(path)
     if is_nifti_name(path):
         volume = read_nifti(path)
-        table = _read_json_table(labels_path(path))
+        table = read_json_table(labels_path(path))
         array = volume.array
     else:
         array, header = _load_nrrd(path)
@@ -301,7 +301,15 @@ def _numbers(header: Mapping[str, str], name: str, path: Path, default: tuple[fl
         raise InputError(f"{path.name}: {name} is {header[name][:80]!r}, no list of numbers.") from error
 
 
-def _read_json_table(path: Path) -> LabelTable:
+def read_json_table(path: Path) -> LabelTable:
+    """The label table of a ``.labels.json`` file, as it lies beside label maps.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: if it is no label table.
+    """
     try:
         return LabelTable.from_dicts(json.loads(path.read_text(encoding="utf-8"))["labels"])
     except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:

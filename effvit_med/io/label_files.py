@@ -10,13 +10,22 @@ import numpy.typing as npt
 
 from effvit_med.errors import InputError, NoImagesError
 from effvit_med.io.dicom_seg_reading import is_dicom_seg, read_dicom_seg
-from effvit_med.io.itk_images import as_segmentation, is_label_map, read_label_map, read_metaimage, read_nrrd
+from effvit_med.io.itk_images import (
+    as_segmentation,
+    is_label_map,
+    read_json_table,
+    read_label_map,
+    read_metaimage,
+    read_nrrd,
+)
 from effvit_med.io.nifti import is_nifti_name, read_nifti
+from effvit_med.io.photograph_labels import photograph_labels_path, read_picture_values
+from effvit_med.io.photographs import is_photograph_name
 from effvit_med.volume import LabelTable, Segmentation, Volume
 
-_SUFFIX = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha|mhd|dcm)$", re.IGNORECASE)
-_PHOTOGRAPH_SUFFIX = re.compile(r"\.(png|jpe?g|tiff?)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha|mhd|dcm|png|tiff?)$", re.IGNORECASE)
 _IMAGE_SUFFIX = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha|mhd|png|jpe?g|tiff?)$", re.IGNORECASE)
+_MASK = (0, 255)  # how programs that draw on photographs write no and yes
 
 
 def is_label_file(path: Path) -> bool:
@@ -37,16 +46,6 @@ def is_image_file(path: Path) -> bool:
         (True, True, False)
     """
     return _IMAGE_SUFFIX.search(path.name) is not None
-
-
-def is_photograph_name(path: Path) -> bool:
-    """Whether the name of a file is that of a picture without a scanner's geometry.
-
-    Examples:
-        >>> is_photograph_name(Path("eye.JPG")), is_photograph_name(Path("a.nii.gz"))
-        (True, False)
-    """
-    return _PHOTOGRAPH_SUFFIX.search(path.name) is not None
 
 
 def image_stem(path: Path) -> str:
@@ -75,11 +74,16 @@ def has_table(path: Path) -> bool:
     Args:
         path: any file.
     """
+    if _is_picture(path):
+        return photograph_labels_path(path).is_file()
     return is_label_map(path) or (path.name.lower().endswith(".dcm") and is_dicom_seg(path))
 
 
 def read_labels(path: Path, table: LabelTable | None = None) -> Segmentation:
-    """Read a label map: NIfTI, NRRD, MetaImage or DICOM SEG.
+    """Read a label map: NIfTI, NRRD, MetaImage, DICOM SEG, or the PNG or TIFF of a photograph.
+
+    The values of a picture are labels as they stand, but for masks: where only 0 and 255 occur and the table has no
+    255, 255 stands for 1. See `effvit_med.io.photographs.read_picture_values`.
 
     Args:
         path: the file.
@@ -94,6 +98,8 @@ def read_labels(path: Path, table: LabelTable | None = None) -> Segmentation:
             the table.
         RefusedError: as of the reader of its format.
     """
+    if _is_picture(path) and path.is_file():
+        return _read_picture(path, table)
     if has_table(path):
         is_dicom = path.name.lower().endswith(".dcm")
         read = read_dicom_seg(path) if is_dicom else read_label_map(path)
@@ -111,8 +117,25 @@ def read_labels(path: Path, table: LabelTable | None = None) -> Segmentation:
     elif name.endswith((".mha", ".mhd")):
         volume = read_metaimage(path)
     else:
-        raise InputError(f"{path.name} is no label map that can be read; give NIfTI, NRRD, MetaImage or DICOM SEG.")
+        known = "NIfTI, NRRD, MetaImage, DICOM SEG or PNG"
+        raise InputError(f"{path.name} is no label map that can be read; give {known}.")
     return as_segmentation(volume, volume.array, table)
+
+
+def _is_picture(path: Path) -> bool:
+    return is_photograph_name(path) and is_label_file(path)
+
+
+def _read_picture(path: Path, table: LabelTable | None) -> Segmentation:
+    """The labels of a photograph."""
+    values, geometry, source = read_picture_values(path)
+    if table is None and has_table(path):
+        table = read_json_table(photograph_labels_path(path))
+    found = np.unique(values)
+    is_known = table is not None and any(label.value == _MASK[1] for label in table)
+    if found[-1] == _MASK[1] and np.isin(found, _MASK).all() and not is_known:
+        values = (values > 0).astype(np.uint8)
+    return as_segmentation(Volume(values, geometry, source=source), values, table)
 
 
 def _renumber(segmentation: Segmentation, table: LabelTable, path: Path) -> npt.NDArray[np.unsignedinteger]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from effvit_med.errors import InputError
-from effvit_med.io.cases import DicomSeries, NiftiFile, ReadOptions
+from effvit_med.io.cases import Case, NiftiFile, PhotographFile, ReadOptions
 from effvit_med.io.dicom import read_series
 from effvit_med.io.find import open_input
 from effvit_med.io.itk_images import read_metaimage, read_nrrd
 from effvit_med.io.nifti import is_nifti_name, read_nifti
+from effvit_med.io.photographs import is_photograph_name, read_photograph
 from effvit_med.volume import Volume
 
 
-def read_case(case: DicomSeries | NiftiFile, options: ReadOptions | None = None) -> Volume:
+def read_case(case: Case, options: ReadOptions | None = None) -> Volume:
     """Read the voxels of a case.
 
     Args:
         case: as `effvit_med.io.find.open_input` gives it.
-        options: of these, ``spill_mb``: a larger scan lies in a temporary file, and its array cannot be written to.
+        options: of these, ``spill_mb``: a larger scan lies in a temporary file, and its array cannot be written to; and
+            ``colour_weights`` of photographs.
 
     Returns:
         The volume; its source carries the case's ``case_id`` and findings.
@@ -28,7 +30,10 @@ def read_case(case: DicomSeries | NiftiFile, options: ReadOptions | None = None)
         InputError: if a file cannot be read at all.
         OutputError: if the temporary file does not fit onto its disk.
     """
-    spill_mb = (options or ReadOptions()).spill_mb
+    options = options or ReadOptions()
+    spill_mb = options.spill_mb
+    if isinstance(case, PhotographFile):
+        return read_photograph(case.path, case.case_id, options.colour_weights)
     if isinstance(case, NiftiFile):
         return read_nifti(case.path, case.case_id, spill_mb)
     return read_series(case, spill_mb)
@@ -38,7 +43,7 @@ def read_scan(path: Path) -> Volume:
     """Read the one scan of a path; a label map is read as a scan, too.
 
     Args:
-        path: a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series.
+        path: a NIfTI, NRRD or MetaImage file, a photograph, or a folder with one DICOM series.
 
     Raises:
         InputError: if the path does not hold exactly one scan that can be read.
@@ -49,6 +54,8 @@ def read_scan(path: Path) -> Volume:
         return read_nifti(path)
     if path.is_file() and name.endswith((".nrrd", ".mha", ".mhd")):
         return read_nrrd(path) if name.endswith(".nrrd") else read_metaimage(path)
+    if path.is_file() and is_photograph_name(path):
+        return read_photograph(path)
     with open_input(path) as found:
         if len(found.cases) != 1:
             refused = "; ".join(f"{case.case_id}: {case.message}" for case in found.refused)

@@ -50,6 +50,7 @@ def measurement_row(measurement: Measurement) -> dict[str, Any]:
         "cut_by_field_of_view": measurement.cut_by_field_of_view,
         "reason": measurement.reason,
         "confidence_reason": measurement.confidence_reason,
+        "area_mm2": _significant(measurement.area_mm2),
     }
 
 
@@ -96,6 +97,11 @@ def write_measurements_json(measurements: Sequence[Measurement], path: Path, pro
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
+
+
+def _significant(value: float | None) -> float | None:
+    """Six digits: areas range from those of cells to those of skin."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 _COLUMNS = tuple(measurement_row(Measurement("", 0, Code("", ""))))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import RefusedError
-from effvit_med.io.label_files import is_photograph_name
+from effvit_med.io.photographs import is_photograph_name
 from effvit_med.io.read import read_scan
 from effvit_med.planning.training_set import TrainingCase
 from effvit_med.volume import Finding, Geometry, Volume

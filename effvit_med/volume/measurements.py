@@ -13,7 +13,7 @@ from effvit_med.volume.counts import find_labelled
 from effvit_med.volume.labels import Code, Label
 from effvit_med.volume.pages import count_slab, release_pages
 from effvit_med.volume.segmentation import Segmentation
-from effvit_med.volume.volume import Volume
+from effvit_med.volume.volume import SPACING_ASSUMED, Volume
 
 NOT_FOUND = "not found by the model"
 NOT_FINITE = "some values under the structure are not finite numbers"
@@ -31,8 +31,8 @@ class Measurement:
         value: its number in the label array.
         type: what the structure is, as a code.
         laterality: its side as a code, or None where a side makes no sense.
-        voxels: number of voxels, or None if the structure was not found.
-        volume_ml: volume in millilitres, or None if the structure was not found.
+        voxels: number of voxels, or of pixels of a photograph; None if the structure was not found.
+        volume_ml: volume in millilitres, or None if the structure was not found, or in a photograph.
         mean: mean of the voxel values in ``unit``, or None.
         sd: standard deviation of the voxel values over the whole structure (divided by the number of voxels), in
             ``unit``, or None.
@@ -44,6 +44,7 @@ class Measurement:
         cut_by_field_of_view: whether the structure touches a border of the scan, so that a part may be missing.
         reason: why numbers are None; empty where all are there, but for the confidence.
         confidence_reason: why ``mean_confidence`` is None; empty where it is there.
+        area_mm2: of a photograph whose file says how large a pixel is: the area in square millimetres; else None.
     """
 
     structure: str
@@ -61,6 +62,7 @@ class Measurement:
     cut_by_field_of_view: bool = False
     reason: str = ""
     confidence_reason: str = ""
+    area_mm2: float | None = None
 
 
 @dataclass
@@ -100,10 +102,11 @@ def measure(volume: Volume, segmentation: Segmentation) -> tuple[Measurement, ..
 
     A volume is the sum over slices of the number of voxels times the true volume of a voxel of that slice, so that it
     is right for slices at unequal distances and for a tilted gantry. A structure that is not there has None for
-    every number and a reason, never 0: a scan that does not show the liver says nothing about its size.
+    every number and a reason, never 0: a scan that does not show the liver says nothing about its size. A photograph
+    has no volumes: its pixels are counted, and their area is told where the file says how large a pixel is.
 
     Args:
-        volume: the scan.
+        volume: the scan or photograph.
         segmentation: labels on the grid of the scan.
 
     Returns:
@@ -135,9 +138,11 @@ def measure(volume: Volume, segmentation: Segmentation) -> tuple[Measurement, ..
         )
     size = max((label.value for label in segmentation.table), default=0) + 1
     sums = _sum_up(volume.array, segmentation, size)
-    at_border = _values_at_border(segmentation.labels)
+    flat = volume.is_photograph
+    at_border = _values_at_border(segmentation.labels, (1, 2) if flat else (0, 1, 2))
     unit = "HU" if volume.modality == "CT" else ""
-    return tuple(_row(label, sums, unit, cut=label.value in at_border) for label in segmentation.table)
+    rows = tuple(_row(label, sums, unit, cut=label.value in at_border) for label in segmentation.table)
+    return tuple(_as_area(row, volume) for row in rows) if flat else rows
 
 
 @dataclass(frozen=True)
@@ -185,11 +190,19 @@ def _take_labelled(planes: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
     return [each[inside] for each in near]
 
 
-def _values_at_border(labels: npt.NDArray[np.unsignedinteger]) -> set[int]:
-    """The label values in the outermost layer of voxels, on any of the six sides."""
-    sides = [np.bincount(labels.take(end, axis).reshape(-1)) for axis in range(3) for end in (0, -1)]
+def _values_at_border(labels: npt.NDArray[np.unsignedinteger], axes: tuple[int, ...]) -> set[int]:
+    """The label values in the outermost layer of voxels, on either side of the axes."""
+    sides = [np.bincount(labels.take(end, axis).reshape(-1)) for axis in axes for end in (0, -1)]
     release_pages(labels)
     return {int(value) for side in sides for value in np.flatnonzero(side)}
+
+
+def _as_area(row: Measurement, photograph: Volume) -> Measurement:
+    """The row of a structure with its area in place of its volume."""
+    findings = photograph.source.findings if photograph.source else ()
+    known = row.voxels is not None and not any(finding.code == SPACING_ASSUMED for finding in findings)
+    _, down, across = photograph.geometry.spacing_mm
+    return replace(row, volume_ml=None, area_mm2=(row.voxels or 0) * down * across if known else None)
 
 
 def _row(label: Label, sums: _Sums, unit: str, *, cut: bool) -> Measurement:

@@ -12,6 +12,12 @@ import numpy.typing as npt
 from effvit_med.errors import GeometryError
 from effvit_med.volume.geometry import Geometry
 
+PHOTOGRAPH = "photograph"
+"""The kind of source of a picture of one plane: PNG, JPEG or TIFF."""
+
+SPACING_ASSUMED = "SPACING_ASSUMED"
+"""The code of the finding that a source does not say how large its pixels are."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -49,7 +55,7 @@ class Source:
 
     Attributes:
         case_id: a name for folders and tables that carries no patient name.
-        kind: ``"DICOM"`` (images), ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"`` or ``"DICOM SEG"``.
+        kind: ``"DICOM"`` (images), ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"``, ``"DICOM SEG"`` or ``"photograph"``.
         files: the files; for DICOM one per slice, in the order of array axis 0, with the number of its frame.
         study_instance_uid: DICOM Study Instance UID (0020,000D); empty for other formats.
         series_instance_uid: DICOM Series Instance UID (0020,000E); empty for other formats.
@@ -88,6 +94,11 @@ class Volume:
             raise GeometryError(f"The array has shape {self.array.shape}, its geometry {self.geometry.shape}.")
         if not np.issubdtype(self.array.dtype, np.number) or np.iscomplexobj(self.array):
             raise GeometryError(f"The array has type {self.array.dtype}; a volume holds real numbers.")
+
+    @property
+    def is_photograph(self) -> bool:
+        """Whether it was read from a photograph: one plane, of which areas mean something and volumes do not."""
+        return self.source is not None and self.source.kind == PHOTOGRAPH
 
     def reoriented(self, orientation: str) -> Volume:
         """The same scan with its axes transposed and flipped; the array is a view.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from effvit_med.volume import Geometry, LabelTable, Segmentation, Volume
 from effvit_med.volume.counts import digest_labels
 from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, DisplayGrid, LayerRecord, record_of
 from napari_effvit_med.windows import windows_for
-
-if TYPE_CHECKING:
-    from effvit_med.io import DicomSeries, NiftiFile
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -205,7 +202,7 @@ def _read(path: Path) -> Iterator[Volume | Segmentation]:
             _tell([f"{each.case_id}: {each.message} {each.remedy}".strip() for each in found.refused])
 
 
-def _check_number(cases: Sequence[DicomSeries | NiftiFile], path: Path) -> None:
+def _check_number(cases: Sequence[object], path: Path) -> None:
     if len(cases) > MOST_SERIES:
         raise InputError(
             f"{path.name} holds {len(cases)} scans; open one of its folders, or choose a scan in the panel "

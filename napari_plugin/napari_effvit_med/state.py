@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-import effvit_med
+from effvit_med.engine.shelf import SHELF, find_bundle, shipped_bundle
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.volume import LabelTable
 
@@ -100,22 +100,23 @@ class ModelCard:
         return f"The model was trained on {', '.join(self.modalities)}, not on {modality}: its result may be nonsense."
 
 
-def shipped_folder() -> Path:
-    """The folder of the bundle that comes with effvit-med: package data of a wheel, or the checkout itself."""
-    package = Path(effvit_med.__file__).parent
-    return package / "_bundle" if (package / "_bundle").is_dir() else package.parent
+def shelf_folder() -> str:
+    """Where the bundles lie that come with effvit-med beside the default one; empty if there are none."""
+    folder = shipped_bundle() / SHELF
+    return str(folder) if folder.is_dir() else ""
 
 
 def read_card(folder: Path | None = None) -> ModelCard:
     """What a bundle says of its model.
 
     Args:
-        folder: of the bundle; None for the one that comes with effvit-med.
+        folder: of the bundle, or the name of one that comes with effvit-med; None for the default one.
 
     Raises:
         InputError: if the folder is no bundle.
+        SettingsError: if there is neither a folder nor a bundle of that name.
     """
-    place = folder or shipped_folder()
+    place = find_bundle(folder)
     path = place / "configs" / "model.yaml"
     try:
         content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ from napari_effvit_med.outcomes import Result
 from napari_effvit_med.overlay import OrientationLetters
 from napari_effvit_med.review_panel import ReviewPanel
 from napari_effvit_med.settings import read_settings
-from napari_effvit_med.state import DEVICES, ScanRow
+from napari_effvit_med.state import DEVICES, ScanRow, shelf_folder
 from napari_effvit_med.windows import windows_for
 
 POLL_MS = 20
@@ -239,7 +239,7 @@ class SegmentationPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             self.controller.look(Path(path))
 
     def _ask_model(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "The folder of a bundle")
+        folder = QFileDialog.getExistingDirectory(self, "The folder of a bundle", shelf_folder())
         if folder:
             self.controller.choose_model(Path(folder))
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from effvit_med.batch import BatchOptions, Shard
 from effvit_med.batch.jobs import make_key, plan_jobs
 from effvit_med.engine import Job, Settings
-from effvit_med.io import DicomSeries, Found, NiftiFile, ReadOptions, RefusedCase, open_input
+from effvit_med.io import DicomSeries, Found, NiftiFile, PhotographFile, ReadOptions, RefusedCase, open_input
 from effvit_med.volume import Geometry
 from tests.io.dicom_cases import make_series, save
 
@@ -84,6 +84,16 @@ def test_a_nifti_file_loses_its_name(tmp_path: Path) -> None:
     assert len(names) == 2
     assert all(name.startswith("NIFTI_") for name in names)
     assert not any("oe" in job.task.input for job in plan.jobs)
+
+
+def test_a_photograph_loses_its_name(tmp_path: Path) -> None:
+    """As a NIfTI file does, and its folder says what it is."""
+    case = PhotographFile("DOE_JANE", tmp_path / "DOE_JANE.jpg", GRID)
+    job = plan_jobs(Found((case,), (), ()), tmp_path, tmp_path / "out", BatchOptions(), MODEL).jobs[0]
+    assert job.task.case_id.startswith("PHOTOGRAPH_")
+    assert "DOE" not in f"{job.task.case_id} {job.task.input}"
+    assert job.task.concealment is not None
+    assert "DOE" not in job.task.concealment.text("DOE_JANE.jpg has more pages.")
 
 
 def test_a_nifti_file_keeps_its_name_when_asked(tmp_path: Path) -> None:

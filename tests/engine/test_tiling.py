@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effvit_med.engine.tiling import Tiling, blending_lines, blending_weight, padded_size, place_windows
+from effvit_med.engine.tiling import Tiling, blending_lines, blending_weight, fit_window, padded_size, place_windows
 from effvit_med.errors import SettingsError
 
 sizes = st.tuples(*[st.integers(1, 40)] * 3)
@@ -103,3 +103,13 @@ def test_the_middle_of_a_window_counts_more_than_its_end() -> None:
     lines = blending_lines(12, [0, 4], 8)
     assert (lines[0][4:6] > lines[4][0:2]).all()
     assert (lines[0][6:8] < lines[4][2:4]).all()
+
+
+@given(shape=sizes, step=strides, more=st.tuples(*[st.integers(1, 6)] * 3))
+def test_a_fitted_window_is_no_larger_than_needed(shape, step, more) -> None:
+    """It holds the grid rounded up to whole steps, or is the window itself where the grid is larger."""
+    window = tuple(each * factor for each, factor in zip(step, more, strict=True))
+    fitted = fit_window(window, shape, step)
+    for size, wanted, length, each in zip(fitted, window, shape, step, strict=True):
+        assert size % each == 0
+        assert size == wanted if length >= wanted else length <= size < length + each

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from effvit_med.cli import commands
 from effvit_med.errors import InputError
 from tests.evaluation.parts import block, write_labels
+from tests.photographs import colours, save
 
 BOX = block((12, 12, 12), (2, 8), (2, 8), (2, 8))
 
@@ -56,3 +58,22 @@ def test_a_wrong_folder_is_told_before_anything_is_scored(tmp_path: Path, wrong:
     with pytest.raises(InputError, match="none is no folder"):
         CliRunner().invoke(commands, [*map(str, arguments)], standalone_mode=False, catch_exceptions=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_photographs_are_scored_by_masks_of_another_name(tmp_path: Path) -> None:
+    """References 0 and 255 or one bit, with a suffix behind the name of the case; results of ``segment``."""
+    truth = np.zeros((40, 56), np.uint8)
+    truth[5:20, 5:30] = 255
+    for name in ("Image_01L", "Image_01R"):
+        save(colours(), tmp_path / "images" / f"{name}.jpg")
+        save(np.roll(truth, 1, 0) // 255, tmp_path / "ours" / name / "segmentation.png")
+    save(truth, tmp_path / "truth" / "Image_01L_1stHO.png")
+    Image.fromarray(truth > 0).save(tmp_path / "truth" / "Image_01R_1stHO.png")
+    save(truth, tmp_path / "truth" / "Image_01L_2ndHO.png")
+    arguments = ["evaluate", tmp_path / "ours", tmp_path / "truth", "-o", tmp_path / "out"]
+    more = ["--reference-suffix", "_1stHO", "--images", str(tmp_path / "images")]
+    run = CliRunner().invoke(commands, [*map(str, arguments), *more], standalone_mode=False, catch_exceptions=False)
+    assert run.return_value == 0, run.stderr
+    said = json.loads(run.stdout)
+    assert (said["scored"], said["mean_dice"]) == (2, round(14 / 15, 4))
+    assert (tmp_path / "out" / "failures" / "Image_01L.png").is_file()

@@ -65,3 +65,6 @@ def test_a_wheel_segments_in_an_empty_folder(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert len(list(empty.rglob("segmentation.seg.dcm"))) == 1
+    code = code.replace("['effvit-med', 'demo']", "['effvit-med', 'bundles', 'verify']")
+    run = subprocess.run([sys.executable, "-c", code], cwd=empty, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr

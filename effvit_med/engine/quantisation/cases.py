@@ -13,12 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from effvit_med.engine.model import Model, shipped_bundle
+from effvit_med.engine.model import Model
 from effvit_med.engine.quantisation.network import quantise_network
 from effvit_med.engine.quantisation.options import Judge, Predict, Progress, QuantisationOptions
 from effvit_med.engine.quantisation.report import QuantisationReport
 from effvit_med.engine.quantisation.tiles import calibration_tiles
 from effvit_med.engine.scoring import label_volume
+from effvit_med.engine.shelf import shipped_bundle
 from effvit_med.errors import GeometryError, InputError, SettingsError
 from effvit_med.io import ReadOptions, open_input, read_case, read_nifti
 from effvit_med.transforms import prepare
