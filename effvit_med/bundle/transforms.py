@@ -18,6 +18,8 @@ from effvit_med.engine.model import Model
 from effvit_med.engine.scoring import grid_stride
 from effvit_med.errors import GeometryError
 from effvit_med.io import read_scan
+from effvit_med.io.photographs import LUMA
+from effvit_med.io.read import read_truth
 from effvit_med.transforms import label_grid, prepare, prepare_labels, strided_grid
 from effvit_med.volume import Geometry, Source, Volume
 
@@ -30,17 +32,36 @@ class LoadVolumed(MapTransform):  # type: ignore[misc]  # MONAI is not typed
 
     Args:
         keys: entries that hold paths.
+        model: the bundle's model, whose colour weights photographs are read with.
+        label_key: the entry of the label map; it comes behind its image.
         allow_missing_keys: pass over entries that are not there.
 
     Raises:
         InputError: if a path does not hold exactly one readable case.
     """
 
+    def __init__(
+        self,
+        keys: KeysCollection,
+        model: Model | None = None,
+        label_key: str = "label",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_key = label_key
+        self.colour_weights = (model.colour_weights if model else None) or LUMA
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The entries with paths replaced by MetaTensors."""
         result = dict(data)
+        scan: Geometry | None = None
         for key in self.key_iterator(result):
-            volume = read_scan(Path(result[key]))
+            path = Path(result[key])
+            if scan is not None and key == self.label_key:
+                volume = read_truth(path, scan)
+            else:
+                volume = read_scan(path, self.colour_weights)
+                scan = volume.geometry
             result[key] = to_metatensor(torch.from_numpy(volume.array)[None].float(), volume.geometry, volume)
         return result
 

@@ -137,6 +137,7 @@ def _model_yaml(plan: Plan, name: str) -> str:
         "network": plan.network.arguments,
         "preprocess": preprocess,
         "tiling": {"window": list(values["window"]), "overlap": values["overlap"]},
+        **({"colour_weights": list(values["colour_weights"])} if "colour_weights" in values else {}),
         "labels": [_label_row(row) for row in table.to_dicts()],
     }
     head = (

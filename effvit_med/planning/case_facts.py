@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from effvit_med.errors import RefusedError
 from effvit_med.io.photographs import is_photograph_name
-from effvit_med.io.read import read_scan
+from effvit_med.io.read import read_scan, read_truth
 from effvit_med.planning.training_set import TrainingCase
 from effvit_med.volume import Finding, Geometry, Volume
 
@@ -70,7 +70,8 @@ def measure_case(case: TrainingCase, known: frozenset[int] | None, ignore: int |
         RefusedError: ``NOT_ONE_GRID``, ``NOT_LABELS``, ``UNKNOWN_LABEL``, ``INSTANCES``, ``CONSTANT_IMAGE``, and those
             of the readers.
     """
-    image, label = read_scan(case.image), read_scan(case.label)
+    image = read_scan(case.image)
+    label = read_truth(case.label, image.geometry)
     _require_one_grid(case, image.geometry, label.geometry)
     labels = _as_labels(case, label.array)
     values, numbers = np.unique(labels, return_counts=True)
@@ -138,7 +139,7 @@ def _require_known(case: TrainingCase, counts: Mapping[int, int], known: frozens
 
 def _find_oddities(case: TrainingCase, image: Volume, structures: list[int]) -> list[Finding]:
     source = image.source
-    found = [f for f in (source.findings if source else ()) if f.code != "NO_MODALITY"]
+    found = [f for f in (source.findings if source else ()) if f.code not in ("NO_MODALITY", "NO_SPACING")]
     if not structures:
         found.append(Finding("NOTHING_MARKED", f"{case.label.name} marks nothing; is that right?"))
     return found

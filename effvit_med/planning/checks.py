@@ -87,6 +87,9 @@ def examine(training_set: TrainingSet, on_case: OnCase | None = None) -> Examina
     Args:
         training_set: as `effvit_med.planning.layouts.find_training_set` gives it.
         on_case: called with name, number from 1, and number of cases before each.
+
+    Raises:
+        RefusedError: ``INSTANCES``, if label maps number single objects, whatever the other cases are like.
     """
     facts: list[CaseFacts] = []
     problems: list[Problem] = []
@@ -100,6 +103,7 @@ def examine(training_set: TrainingSet, on_case: OnCase | None = None) -> Examina
             problems.append(Problem(error.code, case.case_id, error.message, error.remedy))
         except EffvitError as error:
             problems.append(Problem("UNREADABLE", case.case_id, str(error), "Replace the file, or leave it out."))
+    _require_structures(problems)
     problems += _find_contradictions(facts)
     wrong = {problem.case_id for problem in problems}
     facts = [each for each in facts if each.case_id not in wrong]
@@ -108,6 +112,13 @@ def examine(training_set: TrainingSet, on_case: OnCase | None = None) -> Examina
     problems += _find_leaks(sound)
     findings = [*training_set.findings, *copies, *_gather(facts), *_find_unmarked(sound, facts)]
     return Examination(sound, tuple(facts), tuple(problems), tuple(findings))
+
+
+def _require_structures(problems: Iterable[Problem]) -> None:
+    numbered = [problem for problem in problems if problem.code == "INSTANCES"]
+    if numbered:
+        more = f" So do {len(numbered) - 1} others." if len(numbered) > 1 else ""
+        raise RefusedError("INSTANCES", numbered[0].message + more, numbered[0].remedy)
 
 
 def _known_values(training_set: TrainingSet) -> frozenset[int] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from effvit_med.errors import InputError
 from effvit_med.planning.checks import Examination
 from effvit_med.planning.choice import Choice, Chooser
+from effvit_med.planning.colours import choose_colours
 from effvit_med.planning.fingerprint import Fingerprint, choose_orientation, take_fingerprint
 from effvit_med.planning.grid_choices import choose_grid, choose_modality
 from effvit_med.planning.network_choices import Budget, NetworkPlan, choose_network
@@ -101,6 +102,8 @@ def make_plan(
     orientation = chooser.choose("orientation", *choose_orientation(facts))
     fingerprint = take_fingerprint(training_set, facts, orientation, modality)
     grid = choose_grid(chooser, fingerprint)
+    if photographs:
+        choose_colours(chooser, training_set.cases, training_set.ignore)
     network = choose_network(chooser, grid, fingerprint, len(training_set.table) + 1, budget)
     training = choose_training(chooser, grid, fingerprint, training_set.table, network, budget)
     return Plan(
