@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.splits import cut_groups
 from effvit_med.io import read_nifti
 from effvit_med.transforms import Intensity, Preprocess, prepare, prepare_labels, scale_intensity
 
@@ -40,19 +39,6 @@ class SearchSet:
     mirrored: tuple[int, ...]
 
 
-def order_by_digest(names: Sequence[str]) -> list[str]:
-    """Names in an order that has nothing to do with what they say and is the same everywhere.
-
-    Args:
-        names: of cases or groups.
-
-    Examples:
-        >>> order_by_digest(["a", "b", "c"])
-        ['c', 'b', 'a']
-    """
-    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-
-
 def load_set(name: str, data: Path) -> SearchSet:
     """A set by its name.
 
@@ -65,12 +51,12 @@ def load_set(name: str, data: Path) -> SearchSet:
 
 def _load_hippocampus(data: Path) -> SearchSet:
     folder = data / "seg3d" / "hippocampus_msd04"
-    names = order_by_digest([path.name for path in (folder / "images").glob("*.nii.gz")])
+    names, _ = cut_groups([path.name.removesuffix(".nii.gz") for path in folder.glob("images/*.nii.gz")], folds=5)
     settings = Preprocess((1.0, 1.0, 1.0), "SPL", Intensity("percentile", 0.5, 99.5))
 
     def load(name: str) -> Case:
-        image = read_nifti(folder / "images" / name)
-        label = read_nifti(folder / "labels" / name)
+        image = read_nifti(folder / "images" / f"{name}.nii.gz")
+        label = read_nifti(folder / "labels" / f"{name}.nii.gz")
         values = prepare(image, settings).values
         return values, prepare_labels(label.array.astype(np.uint8), label.geometry, settings)[0].long()
 
@@ -79,9 +65,9 @@ def _load_hippocampus(data: Path) -> SearchSet:
         spatial_dims=3,
         classes=3,
         patch=(32, 48, 40),
-        training=tuple(load(name) for name in names[70:]),
-        validation=tuple(load(name) for name in names[40:70]),
-        mirrored=(0, 1, 2),
+        training=tuple(load(name) for name in names[:-30]),
+        validation=tuple(load(name) for name in names[-30:]),
+        mirrored=(2,),  # left and right; mirrored from front to back, anterior is where posterior was
     )
 
 
@@ -89,11 +75,11 @@ def _load_vessels(data: Path) -> SearchSet:
     from PIL import Image
 
     folder = data / "seg2d" / "chasedb1"
-    children = order_by_digest(sorted({path.stem.removeprefix("Image_")[:2] for path in folder.glob("images/*.jpg")}))
+    children, _ = cut_groups([path.stem[:-1] for path in folder.glob("images/*.jpg")], folds=3)
 
     def load(child: str) -> list[Case]:
         found = []
-        for path in sorted(folder.glob(f"images/Image_{child}*.jpg")):
+        for path in sorted(folder.glob(f"images/{child}?.jpg")):
             green = np.array(Image.open(path), np.float32)[..., 1]
             label = np.array(Image.open(folder / "labels_1stHO" / f"{path.stem}.png").convert("L")) > 0
             scaled = scale_intensity(torch.from_numpy(green), Intensity("percentile", 0.5, 99.5))
@@ -105,8 +91,8 @@ def _load_vessels(data: Path) -> SearchSet:
         spatial_dims=2,
         classes=2,
         patch=(320, 320),
-        training=tuple(case for child in children[5:] for case in load(child)),
-        validation=tuple(case for child in children[3:5] for case in load(child)),
+        training=tuple(case for child in children[:-2] for case in load(child)),
+        validation=tuple(case for child in children[-2:] for case in load(child)),
         mirrored=(0, 1),
     )
 

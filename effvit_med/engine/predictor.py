@@ -28,7 +28,7 @@ from effvit_med.engine.runtimes import (
 )
 from effvit_med.engine.scoring import Predict, grid_stride
 from effvit_med.engine.settings import Settings
-from effvit_med.engine.tiling import Size
+from effvit_med.engine.tiling import Size, fit_window
 from effvit_med.errors import OutputError, SettingsError
 from effvit_med.io.atomic import write_json
 from effvit_med.networks import SegmentationNetwork, fold_batchnorm
@@ -88,6 +88,15 @@ class Predictor:
         deepest = grid_stride(tuple(int(step) for step in self._networks[0].backbone.strides[-1]))
         a, b, c = (min(size, max(step, own)) for size, step, own in zip(window, deepest, self.stride, strict=True))
         return (1 if self.model.preprocess.spatial_dims == 2 else a), b, c
+
+    def fit_window(self, shape: Size) -> Size:
+        """The window for a grid: of a 2D network no larger than the grid needs, since it takes images of any size.
+
+        Args:
+            shape: of the grid.
+        """
+        window = self.model.tiling.window
+        return fit_window(window, shape, self.smallest_window) if self.model.preprocess.spatial_dims == 2 else window
 
     def open(self, window: Size, batch_size: int, device: torch.device | None = None) -> Predict:
         """The mean of the networks' logits on tiles.

@@ -17,7 +17,7 @@ from effvit_med.engine.scoring import Predict, RowSource, Scoring, stream_scores
 from effvit_med.engine.tiling import Size
 from effvit_med.transforms import PreparedRows, network_grid, strided_grid
 from effvit_med.transforms.resampling import RowResampler
-from effvit_med.volume import Geometry, Volume
+from effvit_med.volume import Finding, Geometry, Volume
 
 BODY_SPACING_MM = 6.0
 """The grid on which the body is looked for."""
@@ -78,6 +78,20 @@ class Box:
     def part_of(self, grid: Geometry) -> float:
         """Its share of the voxels of a grid."""
         return math.prod(self.shape) / math.prod(grid.shape)
+
+    def tell(self, kind: str, grid: Geometry) -> Finding:
+        """That only this part was segmented.
+
+        Args:
+            kind: what it was found around, such as ``body``.
+            grid: all of it.
+        """
+        share = 100 * self.part_of(grid)
+        text = (
+            f"Only a box around the {kind}, {share:.0f} % of the grid, was segmented; it was found by a quick look at "
+            "low resolution, and everything outside it is background without having been looked at closely."
+        )
+        return Finding("REGION_ONLY", text)
 
     def crop(self, grid: Geometry) -> Geometry:
         """The geometry of the part."""

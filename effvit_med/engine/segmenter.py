@@ -31,12 +31,12 @@ from effvit_med.engine.record import (
     refuse_photograph,
 )
 from effvit_med.engine.recovery import Recovering, refuse_shortage
-from effvit_med.engine.region import Box, BoxRows, find_body, find_organs
+from effvit_med.engine.region import BoxRows, find_body, find_organs
 from effvit_med.engine.scoring import Predict, Scoring, stream_scores
 from effvit_med.engine.settings import Settings
 from effvit_med.engine.shelf import find_bundle
 from effvit_med.engine.stopwatch import Stopwatch
-from effvit_med.engine.tiling import fit_window, padded_size
+from effvit_med.engine.tiling import padded_size
 from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.io.spill import make_scratch
 from effvit_med.transforms import Labeller, PreparedRows, network_grid, strided_grid
@@ -164,9 +164,7 @@ class Segmenter:
         refuse_photograph(volume, self.model)
         preprocess, scoring = self.model.preprocess, self.scoring
         whole = network_grid(volume.geometry, preprocess.orientation, preprocess.spacing_mm)
-        smallest, window = self._predictor.smallest_window, scoring.tiling.window
-        if preprocess.spatial_dims == 2:
-            window = fit_window(window, whole.shape, smallest)
+        window = self._predictor.fit_window(whole.shape)
         limit = None if self.settings.memory_gb is None else int(self.settings.memory_gb * GIB)
         size = CaseSize(
             shape=volume.geometry.shape,
@@ -186,7 +184,7 @@ class Segmenter:
             batch_size=scoring.batch_size,
             spatial_dims=preprocess.spatial_dims,
             slices_per_input=preprocess.slices_per_input,
-            smallest_window=smallest,
+            smallest_window=self._predictor.smallest_window,
             memory_limit_bytes=limit,
             accelerator_limit_bytes=limit,
             process_bytes=self._process_bytes,
@@ -309,7 +307,7 @@ class Segmenter:
             return
         k = self.model.preprocess.neighbours
         box = box.grown(scoring.tiling.window, (k, 0, 0), rows.grid.shape)
-        run.findings.append(_region_finding(self.settings.region, box, rows.grid))
+        run.findings.append(box.tell(self.settings.region, rows.grid))
         run.details["region"] |= {"start": list(box.start), "stop": list(box.stop)}
         yield BoxRows(rows, box), box.crop(rows.grid), True
 
@@ -384,15 +382,6 @@ def _make_confidence(scan: Geometry, nodes: Geometry) -> npt.NDArray[np.uint8]:
     order = [int(axis) for axis in np.argsort(-along, kind="stable")]
     shape = (scan.shape[order[0]], scan.shape[order[1]], scan.shape[order[2]])
     return make_scratch(shape, np.uint8, CONFIDENCE_IN_MEMORY).transpose(np.argsort(order))
-
-
-def _region_finding(kind: str, box: Box, grid: Geometry) -> Finding:
-    share = 100 * box.part_of(grid)
-    text = (
-        f"Only a box around the {kind}, {share:.0f} % of the grid, was segmented; it was found by a quick look at low "
-        "resolution, and everything outside it is background without having been looked at closely."
-    )
-    return Finding("REGION_ONLY", text)
 
 
 def _choose_device(name: str) -> torch.device:

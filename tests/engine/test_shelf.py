@@ -9,7 +9,14 @@ import pytest
 
 from effvit_med.engine import find_bundle, read_model, shelf, shipped_bundle
 from effvit_med.engine.segmenter import open_model
-from effvit_med.engine.shelf import list_bundles, read_card, shipped_folders, verify_bundle, write_sums
+from effvit_med.engine.shelf import (
+    list_bundles,
+    read_card,
+    read_colour_weights,
+    shipped_folders,
+    verify_bundle,
+    write_sums,
+)
 from effvit_med.errors import InputError, SettingsError
 from tests.photographs import write_photograph_bundle
 
@@ -64,6 +71,16 @@ def test_an_unknown_name_is_refused_with_the_nearest(root: Path) -> None:
         find_bundle("vesels")
     with pytest.raises(InputError, match="no effvit-med bundle"):
         read_model("no/such/folder")
+
+
+def test_the_colours_of_a_bundle_are_known_without_its_model(root: Path, tmp_path: Path) -> None:
+    """Of a bundle and of an exported model; none for scans and for what cannot be read."""
+    assert read_colour_weights("vessels") == (0.0, 1.0, 0.0)
+    (tmp_path / "contract.json").write_text('{"model": {"colour_weights": [1, 0, 0]}}', encoding="utf-8")
+    assert read_colour_weights(tmp_path) == (1.0, 0.0, 0.0)
+    (tmp_path / "contract.json").write_text('{"model": {}}', encoding="utf-8")
+    assert read_colour_weights(tmp_path) is None
+    assert read_colour_weights(tmp_path / "none") is None
 
 
 def test_a_whole_bundle_is_verified(root: Path) -> None:

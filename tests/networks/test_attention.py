@@ -114,3 +114,15 @@ def test_empty_batch_stays_empty(spatial_dims: int) -> None:
     """A batch of no maps gives no maps, as the layers of torch do."""
     shape = (0, 16, *(4, 5, 6)[:spatial_dims])
     assert _attention(spatial_dims, ((5,) * spatial_dims,))(torch.zeros(shape)).shape == shape
+
+
+def test_softmax_kind_weights_pairs_by_their_softmax() -> None:
+    """The kind that is there to be compared with gives what its definition gives."""
+    torch.manual_seed(2)
+    style = BlockStyle(layers_for(2), (3, 3))
+    layer = LiteMLA(style, 8, AttentionKind(8, (), softmax=True)).eval()
+    x = torch.randn(1, 8, 3, 4)
+    q, k, v = layer.qkv(x).reshape(1, 1, 3, 8, 12).unbind(2)
+    weights = (q.mT @ k / 8**0.5).softmax(-1)
+    expected = layer.proj((v @ weights.mT).reshape(1, 8, 3, 4))
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)

@@ -103,3 +103,27 @@ def test_instance_norm_of_an_empty_batch_is_empty(spatial_dims: int) -> None:
     """A batch of no maps gives no maps."""
     shape = (0, 3, *(4, 5, 6)[:spatial_dims])
     assert layers_for(spatial_dims).instance_norm(3, affine=True)(torch.zeros(shape)).shape == shape
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_instance_norm_without_gradients_is_torchs_own(spatial_dims: int, channels_last: bool) -> None:
+    """The way that keeps the layout gives what torch's own way gives, also far from zero."""
+    layers = layers_for(spatial_dims)
+    torch.manual_seed(0)
+    norm = layers.instance_norm(6, affine=True)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = 3 * torch.randn(2, 6, *(9, 8, 7)[:spatial_dims]) + 50
+    x = x.contiguous(memory_format=layers.memory_format) if channels_last else x
+    with torch.inference_mode():
+        torch.testing.assert_close(norm(x), norm.double()(x.double()).float(), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_instance_norm_keeps_channels_last(spatial_dims: int) -> None:
+    """No later layer has to copy the map."""
+    layers = layers_for(spatial_dims)
+    x = torch.randn(2, 6, *(5,) * spatial_dims).to(memory_format=layers.memory_format)
+    with torch.inference_mode():
+        assert layers.instance_norm(6, affine=True)(x).is_contiguous(memory_format=layers.memory_format)

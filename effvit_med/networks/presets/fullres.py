@@ -99,8 +99,8 @@ _IMAGES: tuple[BlockKind, ...] = ("res", "res", "res", "attention", "attention")
 #: By name and number of spatial axes.
 FULL_RESOLUTION = {
     ("fullres_tiny", 3): assemble("fullres_tiny", Layout((8, 16, 32, 64), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
-    ("fullres_small", 3): assemble("fullres_small", Layout((12, 24, 48, 96), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
-    ("fullres_base", 3): assemble("fullres_base", Layout((16, 32, 64, 128), (0, 1, 2, 2), _VOLUMES, (1, 1, 1))),
+    ("fullres_small", 3): assemble("fullres_small", Layout((16, 32, 64, 96), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
+    ("fullres_base", 3): assemble("fullres_base", Layout((24, 48, 96, 128), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
     ("fullres_tiny", 2): assemble("fullres_tiny", Layout((8, 16, 32, 64, 64), (0, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))),
     ("fullres_small", 2): assemble(
         "fullres_small", Layout((16, 32, 64, 96, 128), (1, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))

@@ -1,0 +1,136 @@
+"""What the shipped bundles are planned from: lists of the cases to learn from, and folders of those that are not.
+
+Run from the repository's root: ``python -m benchmarks.training_lists --data ../shared/data -o runs/lists``. For each
+real set it writes ``NAME/dataset.json``, which ``effvit-med plan`` takes, and copies of the test cases to
+``NAME/test/images`` and ``NAME/test/labels``, which ``effvit-med segment`` and ``evaluate`` take. The split is that of
+the benchmarks (`benchmarks.splits`), so that a bundle is scored on cases that it has never seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.splits import cut_groups
+from effvit_med.io.atomic import write_json
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One labelled case.
+
+    Attributes:
+        name: of the case.
+        group: what must not be torn: the patient.
+        image: path.
+        label: path.
+        annotated: the label values that were drawn in it; None where all were.
+    """
+
+    name: str
+    group: str
+    image: Path
+    label: Path
+    annotated: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A real set and what its values mean.
+
+    Attributes:
+        folder: below the data folder.
+        folds: in how many parts its groups are cut; the first is tested.
+        modality: as the Decathlon writes it.
+        labels: names of the label values from 1 on.
+        find: its cases.
+    """
+
+    folder: str
+    folds: int
+    modality: str
+    labels: tuple[str, ...]
+    find: Callable[[Path], Sequence[Listed]]
+
+
+def _find_hippocampus(folder: Path) -> list[Listed]:
+    names = sorted(path.name.removesuffix(".nii.gz") for path in folder.glob("images/*.nii.gz"))
+    return [Listed(name, name, folder / f"images/{name}.nii.gz", folder / f"labels/{name}.nii.gz") for name in names]
+
+
+def _find_vessels(folder: Path) -> list[Listed]:
+    names = sorted(path.stem for path in folder.glob("images/*.jpg"))
+    return [
+        Listed(name, re.sub("[LR]$", "", name), folder / f"images/{name}.jpg", folder / f"labels_1stHO/{name}.png")
+        for name in names
+    ]
+
+
+def _find_hearts(folder: Path) -> list[Listed]:
+    found = []
+    for path in sorted(folder.glob("*/E?_image.nii.gz")):
+        patient, phase = path.parent.name, path.name[:2]
+        label = path.with_name(f"{phase}_label.nii.gz")
+        # at the end of systole only the cavity was drawn
+        found.append(Listed(f"{patient}_{phase}", patient, path, label, None if phase == "ED" else (1,)))
+    return found
+
+
+SETS = {
+    "hippocampus": RealSet("seg3d/hippocampus_msd04", 5, "MRI", ("anterior", "posterior"), _find_hippocampus),
+    "vessels": RealSet("seg2d/chasedb1", 3, "colour photograph", ("vessel",), _find_vessels),
+    "cardiac": RealSet("seg3d/cardiac_sunnybrook", 3, "MRI", ("lv_cavity", "lv_myocardium"), _find_hearts),
+}
+
+
+def write_lists(name: str, data: Path, output: Path) -> Path:
+    """Write the list of one set and copy its test cases.
+
+    Args:
+        name: one of `SETS`.
+        data: the folder of openly licensed scans.
+        output: the folder for it; a folder of the set's name is made in it.
+
+    Returns:
+        Path of ``dataset.json``.
+    """
+    real = SETS[name]
+    cases = real.find((data / real.folder).resolve())
+    _, tested = cut_groups([case.group for case in cases], real.folds)
+    folder = output / name
+    for case in (case for case in cases if case.group in tested):
+        for kind, path in (("images", case.image), ("labels", case.label)):
+            (folder / "test" / kind).mkdir(parents=True, exist_ok=True)
+            ending = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+            shutil.copy2(path, folder / "test" / kind / f"{case.name}{ending}")
+    rows: list[dict[str, Any]] = [
+        {"name": case.name, "image": str(case.image), "label": str(case.label), "group": case.group}
+        | ({} if case.annotated is None else {"annotated": list(case.annotated)})
+        for case in cases
+        if case.group not in tested
+    ]
+    labels = {"0": "background", **{str(value): text for value, text in enumerate(real.labels, 1)}}
+    write_json(
+        folder / "dataset.json",
+        {"name": name, "modality": {"0": real.modality}, "labels": labels, "training": rows, "tested": sorted(tested)},
+    )
+    return folder / "dataset.json"
+
+
+def main() -> None:
+    """Writes all lists and says where."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of openly licensed scans")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/lists"))
+    options = parser.parse_args()
+    for name in SETS:
+        print(write_lists(name, options.data, options.output))
+
+
+if __name__ == "__main__":
+    main()
