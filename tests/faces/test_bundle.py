@@ -112,7 +112,10 @@ def test_the_network_has_the_shapes_of_the_metadata() -> None:
 def _training(root: Path, folder: Path, **options: object) -> list[object]:
     """The arguments of a training run on three coarse phantoms."""
     command = ["run", "--config_file", root / "configs" / "train.yaml", "--bundle_root", root]
-    values = {"datalist": _tiny_dataset(folder), "batch_size": 2, "val_interval": 2, **options}
+    values = {
+        "datalist": _tiny_dataset(folder), "batch_size": 2, "steps_per_epoch": 1, "warmup_steps": 1, "val_interval": 2,
+        "place_weights": False, **options,
+    }  # fmt: skip
     return [*command, *(part for name, value in values.items() for part in (f"--{name}", value))]
 
 
