@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from pathlib import Path
@@ -165,9 +166,11 @@ def train(bundle: Path, **options: Any) -> None:
 
     values = dict(_split_entry(entry) for entry in options["values"])
 
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two parts
+
     def show(said: bytes) -> None:
         if not options["quiet"]:
-            sys.stderr.write(said.decode("utf-8", "replace"))
+            sys.stderr.write(decoder.decode(said))
             sys.stderr.flush()
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 
 from effvit_med.engine.model import read_model
 from effvit_med.errors import EffvitError, InputError, SettingsError
+from effvit_med.training.data import is_on
 from effvit_med.training.placing import weights_place
 
+TRAIN_FILE = Path("configs") / "train.yaml"
 _NEEDED = ("monai", "ignite", "fire", "tensorboard")
 _KEPT_BYTES = 1 << 16
 _PATIENCE_S = 60
@@ -73,14 +76,8 @@ def training_command(bundle: Path, options: RunOptions) -> list[str]:
         >>> training_command(Path("."), RunOptions(epochs=3))[-4:]
         ['--fold', '0', '--epochs', '3']
     """
-    config = bundle / "configs" / "train.yaml"
-    try:
-        known = list(yaml.safe_load(config.read_text(encoding="utf-8")))
-    except OSError as error:
-        text = f"{bundle} is no bundle to train: {config} cannot be read ({error.strerror})."
-        raise InputError(f"{text} Make one with: effvit-med plan DATA -o {bundle}") from error
-    except (yaml.YAMLError, TypeError) as error:
-        raise InputError(f"{config} is no YAML file with names and values.") from error
+    config = bundle / TRAIN_FILE
+    known = list(_read_config(config))
     values = dict(options.values)
     for name in values:
         if name.partition("::")[0].partition("#")[0] not in known:
@@ -94,6 +91,16 @@ def training_command(bundle: Path, options: RunOptions) -> list[str]:
     changes = [part for name, value in values.items() for part in (f"--{name}", value)]
     start = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), "--bundle_root", str(bundle)]
     return [*start, *changes]
+
+
+def _read_config(config: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+    except OSError as error:
+        text = f"{config.parent.parent} is no bundle to train: {config} cannot be read ({error.strerror})."
+        raise InputError(f"{text} Make one with: effvit-med plan DATA -o {config.parent.parent}") from error
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise InputError(f"{config} is no YAML file with names and values.") from error
 
 
 def train_bundle(bundle: Path, options: RunOptions, on_output: Callable[[bytes], Any]) -> RunResult:
@@ -118,8 +125,11 @@ def train_bundle(bundle: Path, options: RunOptions, on_output: Callable[[bytes],
     model = read_model(bundle)
     command = training_command(bundle, options)
     _run(command, on_output)
-    run = bundle / "runs" / "train"
+    run = Path(options.values.get("output_dir", bundle / "runs" / "train"))
+    placed = options.values.get("place_weights", _read_config(bundle / TRAIN_FILE).get("place_weights", True))
     place = weights_place(model.weights, options.fold)
+    if not is_on(placed):
+        place = run / "model.safetensors"
     if not place.is_file():
         raise EffvitError(f"The run ended without weights in {place}; was it shorter than one validation?")
     return RunResult(place, _read_score(place), run)
@@ -154,7 +164,10 @@ def _follow(stream: IO[bytes] | None, on_output: Callable[[bytes], Any]) -> byte
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Interrupt a run as Ctrl+C would, and wait until it has gone."""
-    process.send_signal(signal.SIGINT)
+    if os.name == "nt":
+        process.terminate()  # no signal of Ctrl+C reaches a single process there
+    else:
+        process.send_signal(signal.SIGINT)
     try:
         process.communicate(timeout=_PATIENCE_S)
     except subprocess.TimeoutExpired:

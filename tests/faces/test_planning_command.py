@@ -151,6 +151,7 @@ def test_a_training_that_fails_says_why_in_one_line(bundle: Path) -> None:
         _call("train", bundle, "-q", "--fold", "8")
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(bundle: Path) -> None:
     """Ctrl+C after an epoch ends with 130 and the command to go on with, which then ends as planned."""
     words = [
