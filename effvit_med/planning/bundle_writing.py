@@ -180,6 +180,8 @@ def _template_values(plan: Plan, name: str) -> dict[str, Any]:
     return {
         **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()},
         "rotate_range": [round(math.radians(angle), 4) for angle in values["rotate_degrees"]],
+        "ignore": plan.training_set.ignore,
+        "annotated_in_part": any(case.annotated is not None for case in plan.training_set.cases),
         "name": name,
         "plan": plan,
         "show": show_value,

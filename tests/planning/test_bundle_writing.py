@@ -117,3 +117,12 @@ def test_what_cannot_be_used_is_not_written(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="bounds"):
         write_bundle(make_plan(examined(folder), SMALL, None, wrong), tmp_path / "boxes")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_scans_may_move(plan: Plan, tmp_path: Path) -> None:
+    """One line of the list says where they lie."""
+    write_bundle(plan, tmp_path / "boxes")
+    path = tmp_path / "boxes" / "configs" / "datalist.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "root": "/elsewhere"}))
+    assert all(row["label"].startswith("/elsewhere/labels/") for row in read_datalist(path, "test"))

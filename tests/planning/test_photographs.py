@@ -58,3 +58,19 @@ def test_pictures_are_seen_whole_and_in_pixels(tmp_path: Path) -> None:
     assert model.tiling.window == (1, 48, 64)
     assert plan.values["mirror_axes"] == (1, 2)
     assert plan.values["rotate_degrees"] == (180, 0, 0)
+
+
+def test_training_reads_pictures_as_they_were_planned(tmp_path: Path) -> None:
+    """The bundle's colour, and the mask's numbers on the picture's pixels, though only one file tells their size."""
+    pytest.importorskip("monai", reason="training needs the extra [train]")
+    from effvit_med.bundle import LoadVolumed, PrepareVolumed
+
+    _write_pictures(tmp_path / "data", (1,), dpi=300)
+    write_bundle(_plan(tmp_path / "data"), tmp_path / "stripes")
+    model = read_model(tmp_path / "stripes")
+    places = {key: str(tmp_path / "data" / kind / "p0.png") for key, kind in (("image", "images"), ("label", "labels"))}
+    loaded = LoadVolumed(["image", "label"], model)(places)
+    green = np.asarray(Image.open(places["image"]))[..., 1]
+    assert np.array_equal(loaded["image"][0, 0], green)
+    prepared = PrepareVolumed("image", model, label_key="label")(loaded)
+    assert np.array_equal(prepared["label"][0, 0], np.asarray(Image.open(places["label"])))
