@@ -29,14 +29,14 @@ class Listed:
         group: what must not be torn: the patient.
         image: path.
         label: path.
-        annotated: the label values that were drawn in it; None where all were.
+        annotated: the structures that were drawn in it; None where all were.
     """
 
     name: str
     group: str
     image: Path
     label: Path
-    annotated: tuple[int, ...] | None = None
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _find_hearts(folder: Path) -> list[Listed]:
         patient, phase = path.parent.name, path.name[:2]
         label = path.with_name(f"{phase}_label.nii.gz")
         # at the end of systole only the cavity was drawn
-        found.append(Listed(f"{patient}_{phase}", patient, path, label, None if phase == "ED" else (1,)))
+        found.append(Listed(f"{patient}_{phase}", patient, path, label, None if phase == "ED" else ("lv_cavity",)))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,7 @@ def find_references(place: Path, part: str = "", suffix: str = "") -> References
     if place.is_dir():
         if part:
             raise SettingsError(f"{place} is a folder and has no part {part!r}; give its dataset.json, or no part.")
-        maps = (path for path in sorted(place.iterdir()) if is_label_file(path))
-        named = _by_stem(path for path in maps if label_stem(path).endswith(suffix))
+        named = _by_stem(path for path in _list_maps(place) if label_stem(path).endswith(suffix))
         labels = {name.removesuffix(suffix): path for name, path in named.items()}
         if not labels:
             behind = f" whose names end in {suffix}" if suffix else ""
@@ -152,7 +151,7 @@ def find_pairs(references: References, found: Path) -> list[Pair]:
     """
     if not found.is_dir():
         raise InputError(f"{found} is no folder; give one with a label map for each case.")
-    flat = _by_stem(path for path in sorted(found.iterdir()) if path.is_file() and is_label_file(path))
+    flat = _by_stem(_list_maps(found))
     nested = {path.name: best for path in sorted(found.iterdir()) if path.is_dir() for best in _best_of(path)}
     twice = sorted(set(flat) & set(nested))
     if twice:
@@ -211,7 +210,13 @@ def _best_of(folder: Path) -> Iterator[Path]:
     yield from [path for path in (folder / name for name in OUR_NAMES) if path.is_file()][:1]
 
 
-def _by_stem(paths: Iterator[Path]) -> dict[str, Path]:
+def _list_maps(folder: Path) -> list[Path]:
+    """The label maps of a folder; pictures are some only where nothing else is: beside volumes they are previews."""
+    maps = [path for path in sorted(folder.iterdir()) if path.is_file() and is_label_file(path)]
+    return [path for path in maps if not is_photograph_name(path)] or maps
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         name = label_stem(path)

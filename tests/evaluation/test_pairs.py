@@ -13,6 +13,7 @@ from effvit_med.evaluation.pairs import Pair, find_pairs, find_references, read_
 from effvit_med.io import write_nifti
 from effvit_med.io.nifti import labels_path
 from tests.evaluation.parts import block, labelled, write_labels
+from tests.photographs import save
 
 BOX = block((6, 6, 6), (1, 4), (1, 4), (1, 4))
 
@@ -167,3 +168,26 @@ def test_scans_of_other_names_are_an_input_error(tmp_path: Path) -> None:
     write_labels(tmp_path / "scans" / "other.nii.gz", BOX)
     with pytest.raises(InputError, match="has the name of a case"):
         find_references(tmp_path / "truth").with_images(tmp_path / "scans")
+
+
+def test_previews_beside_volumes_are_no_label_maps(tmp_path: Path) -> None:
+    """A picture of the name of a case neither competes with its label map nor is one; alone it is."""
+    write_labels(tmp_path / "a.nii.gz", BOX)
+    for name in ("a.png", "b.png"):
+        save(np.zeros((8, 8), np.uint8), tmp_path / name)
+    assert {name: path.name for name, path in find_references(tmp_path).labels.items()} == {"a": "a.nii.gz"}
+    (tmp_path / "a.nii.gz").unlink()
+    assert set(find_references(tmp_path).labels) == {"a", "b"}
+
+
+def test_a_suffix_chooses_the_references(tmp_path: Path) -> None:
+    """Of two observers one is taken, under the name of the case; a list names its files itself."""
+    for name in ("a_1stHO.png", "a_2ndHO.png"):
+        save(np.zeros((8, 8), np.uint8), tmp_path / name)
+    assert {name: path.name for name, path in find_references(tmp_path, suffix="_2ndHO").labels.items()} == {
+        "a": "a_2ndHO.png"
+    }
+    with pytest.raises(InputError, match="whose names end in _3rd"):
+        find_references(tmp_path, suffix="_3rd")
+    with pytest.raises(SettingsError, match="leave out the suffix"):
+        find_references(tmp_path / "dataset.json", suffix="_2ndHO")

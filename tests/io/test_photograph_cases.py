@@ -57,7 +57,7 @@ def test_previews_beside_a_dicom_series_are_no_cases(tmp_path: Path) -> None:
     found = find(tmp_path)
     assert len(found.cases) == 1
     assert [(aside.path.name, aside.code) for aside in found.set_aside] == [("preview.png", "PHOTOGRAPH")]
-    assert found.count_set_aside() == "1 photograph beside scans"
+    assert found.count_set_aside() == "1 photograph"
     assert len(find(tmp_path, "always").cases) == 2
 
 
