@@ -96,7 +96,7 @@ class Chooser:
         >>> chooser = Chooser({"epochs": 7})
         >>> chooser.choose("epochs", 100, "Long enough."), chooser.choose("norm", "instance", "Small batches.")
         (7, 'instance')
-        >>> chooser.choices[0].overridden
+        >>> chooser.choices[-1].overridden
         True
     """
 

@@ -181,7 +181,7 @@ def choose_strides(plain: Sequence[int], grid: Grid, size: Sequence[int]) -> lis
     Examples:
         >>> thick = Grid(3, 0, "SPL", (None, 1.0, 1.0), (4.0, 1.0, 1.0), (12, 64, 64), (12, 64, 64))
         >>> choose_strides([1, 2, 2, 2], thick, (12, 64, 64))
-        [(1, 1, 1), (1, 2, 2), (2, 2, 2), (1, 2, 2)]
+        [(1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2)]
     """
     axes = range(3 - grid.spatial_dims, 3)
     steps = {axis: grid.steps_mm[axis] if grid.spatial_dims == 3 else 1.0 for axis in axes}
