@@ -206,7 +206,7 @@ def _choose_preset(chooser: Chooser, fingerprint: Fingerprint, budget: Budget) -
     size = "base" if budget.device == "cuda" and fingerprint.cases > FEW_CASES else "small"
     why = {
         "base": f"On a GPU and with {fingerprint.cases} cases the largest of the family can be afforded.",
-        "small": f"A processor trains it in hours, and {fingerprint.cases} cases are enough for it."
+        "small": "Small enough to be trained on a processor."
         if budget.device == "cpu"
         else f"{fingerprint.cases} cases are few for a larger one.",
     }[size]
