@@ -18,6 +18,8 @@ from effvit_med.bundle.truth import ANNOTATED, Truth, check_same_place, name_sou
 from effvit_med.engine.model import IGNORED, Model
 from effvit_med.engine.scoring import grid_stride
 from effvit_med.io import read_scan
+from effvit_med.io.photographs import LUMA
+from effvit_med.io.read import read_truth
 from effvit_med.transforms import label_grid, prepare, strided_grid
 from effvit_med.volume import Geometry, Source, Volume
 
@@ -27,22 +29,43 @@ class LoadVolumed(MapTransform):  # type: ignore[misc]  # MONAI is not typed
 
     Args:
         keys: entries that hold paths, or mappings of names to paths (label maps of structures that overlap).
+        model: the bundle's model, whose colour weights photographs are read with.
+        label_key: the entry of the label map; it comes behind its image.
         allow_missing_keys: pass over entries that are not there.
 
     Raises:
         InputError: if a path does not hold exactly one readable case.
     """
 
+    def __init__(
+        self,
+        keys: KeysCollection,
+        model: Model | None = None,
+        label_key: str = "label",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_key = label_key
+        self.colour_weights = (model.colour_weights if model else None) or LUMA
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The entries with paths replaced by MetaTensors."""
         result = dict(data)
+        scan: Geometry | None = None
         for key in self.key_iterator(result):
             place = result[key]
             if isinstance(place, Mapping):
-                result[key] = {name: _read(path) for name, path in place.items()}
-            else:
-                result[key] = _read(place)
+                result[key] = {name: self._read(path, scan, is_label=True) for name, path in place.items()}
+                continue
+            result[key] = self._read(place, scan, is_label=key == self.label_key)
+            if scan is None:
+                scan, _, _ = scan_of(result[key])
         return result
+
+    def _read(self, place: str, scan: Geometry | None, *, is_label: bool) -> MetaTensor:
+        path = Path(place)
+        volume = read_truth(path, scan) if is_label and scan else read_scan(path, self.colour_weights)
+        return to_metatensor(torch.from_numpy(volume.array)[None].float(), volume.geometry, volume)
 
 
 class PrepareVolumed(MapTransform):  # type: ignore[misc]
@@ -191,8 +214,3 @@ class LabelSourced(MapTransform):  # type: ignore[misc]
             scan = Volume(labels, geometry, modality, source)
             result[key] = to_metatensor(torch.from_numpy(labels)[None], geometry, scan)
         return result
-
-
-def _read(path: str) -> MetaTensor:
-    volume = read_scan(Path(path))
-    return to_metatensor(torch.from_numpy(volume.array)[None].float(), volume.geometry, volume)

@@ -18,6 +18,7 @@ from effvit_med.cli import (  # noqa: F401  a command is there once its module i
     deploying,
     evaluating,
     inspecting,
+    planning,
     reporting,
     shelving,
 )

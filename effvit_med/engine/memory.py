@@ -99,6 +99,46 @@ def network_memory(network: nn.Module, tile_shape: tuple[int, ...], precision: s
     return NetworkMemory(sum(weights.values()), living.peak_bytes, sum(_traced_bytes))
 
 
+def training_memory(network: nn.Module, patch_shape: tuple[int, ...], precision: str = "float32") -> NetworkMemory:
+    """What one training step of a network holds, found without running it and without allocating anything.
+
+    Forward, Dice and cross-entropy, and backward are followed as `network_memory` follows a call. What the optimiser
+    keeps of each weight is not in it.
+
+    Args:
+        network: on the processor, as it is trained; called itself.
+        patch_shape: (batch, channels, *patch).
+        precision: ``float32``, or the name of the half precision of autocast such as ``bfloat16``.
+
+    Returns:
+        Weights, and the largest sum of all other tensors that live at the same time: what the backward pass needs, and
+        the gradients of weights.
+
+    Examples:
+        >>> network = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+        >>> training_memory(network, (1, 1, 32, 32)).weights_bytes
+        144
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    half = None if precision == "float32" else getattr(torch, precision)
+    empty = FakeTensorMode(allow_non_fake_inputs=True)
+    kept = [*network.parameters(), *network.buffers()]
+    known: dict[int, Any] = {id(tensor): empty.from_tensor(tensor) for tensor in kept}
+    weights = {_storage_of(tensor): tensor.untyped_storage().nbytes() for tensor in known.values()}
+    hollow = copy.deepcopy(network, known).train()
+    with empty:
+        patch = torch.empty(patch_shape)
+        target = torch.empty((patch_shape[0], *patch_shape[2:]), dtype=torch.int64)
+        with _Living({*weights, _storage_of(patch)}, fused=False) as living:
+            with torch.autocast("cpu", dtype=half, enabled=half is not None):
+                logits = hollow(patch)
+            shares = logits.float().softmax(1)
+            loss = nn.functional.cross_entropy(logits.float(), target) + (shares * shares).sum() / shares.sum()
+            loss.backward()
+    return NetworkMemory(sum(weights.values()), living.peak_bytes)
+
+
 class _Living(TorchDispatchMode):
     """Follows every block of memory that operations make, from its birth to its death.
 

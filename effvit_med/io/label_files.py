@@ -24,6 +24,7 @@ from effvit_med.io.photographs import is_photograph_name
 from effvit_med.volume import LabelTable, Segmentation, Volume
 
 _SUFFIX = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha|mhd|dcm|png|tiff?)$", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha|mhd|png|jpe?g|tiff?)$", re.IGNORECASE)
 _MASK = (0, 255)  # how programs that draw on photographs write no and yes
 
 
@@ -35,6 +36,26 @@ def is_label_file(path: Path) -> bool:
         (True, True, False)
     """
     return _SUFFIX.search(path.name) is not None
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether the name of a file is that of an image or a label map to train on: a volume, or a photograph.
+
+    Examples:
+        >>> is_image_file(Path("eye.JPG")), is_image_file(Path("a.nii.gz")), is_image_file(Path("a.json"))
+        (True, True, False)
+    """
+    return _IMAGE_SUFFIX.search(path.name) is not None
+
+
+def image_stem(path: Path) -> str:
+    """The name of an image or a label map to train on without what tells its format.
+
+    Examples:
+        >>> image_stem(Path("eye.01.JPG")), image_stem(Path("case_1.nii.gz"))
+        ('eye.01', 'case_1')
+    """
+    return _IMAGE_SUFFIX.sub("", path.name)
 
 
 def label_stem(path: Path) -> str:

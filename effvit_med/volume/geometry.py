@@ -7,7 +7,7 @@ Conventions, used everywhere in effvit-med:
   y towards the back (posterior), z towards the head (superior).
 * Array axis *a* is column *a* of the affine. There is no hidden transpose.
 * An orientation is written with the letters towards which the axes grow: ``"SPL"`` is an axial scan whose slices
-  go up, whose rows go back and whose columns go left.
+  go up, whose rows go back and whose columns go left. ``"slices"`` stands for the scan's own slices, rows and columns.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ SHEAR_TOLERANCE_DEGREES = 0.2
 
 FARTHEST_MM = 1e9
 """Steps and positions beyond are damage: a thousand kilometres."""
+
+SLICES_FIRST = "slices"
+"""In place of an orientation: thick slices first, whichever way they lie in the patient."""
+
+THICK = 1.5
+"""An axis whose steps are so many times those of the next is the one along which slices follow one another."""
 
 _LETTERS = (("R", "L"), ("A", "P"), ("I", "S"))  # towards minus and plus x, y, z of LPS
 
@@ -231,7 +237,9 @@ class Geometry:
         """How to bring an array of this geometry into an orientation.
 
         Args:
-            orientation: three letters, for example ``"SPL"`` or ``"RAS"``.
+            orientation: three letters, for example ``"SPL"`` or ``"RAS"``; or ``"slices"``, for scans whose slices lie
+                obliquely or each otherwise: the thickest axis, or else the slices, come first, then rows and columns,
+                none flipped.
 
         Returns:
             The axes for ``array.transpose``, then for each new axis whether to flip it.
@@ -239,14 +247,25 @@ class Geometry:
         Raises:
             GeometryError: if the letters do not name three different patient axes.
         """
+        if orientation == SLICES_FIRST:
+            return self._slices_first(), (False, False, False)
         kinds = {letter: axis for axis, pair in enumerate(_LETTERS) for letter in pair}
         wanted = [kinds.get(letter, -1) for letter in orientation]
         if sorted(wanted) != [0, 1, 2]:
-            raise GeometryError(f"The orientation {orientation!r} must have one letter each of L/R, A/P and I/S.")
+            raise GeometryError(
+                f"The orientation {orientation!r} must have one letter each of L/R, A/P and I/S (or be slices)."
+            )
         mine = [kinds[letter] for letter in self.orientation]
         axes = [mine.index(kind) for kind in wanted]
         flips = [self.orientation[axis] != letter for axis, letter in zip(axes, orientation, strict=True)]
         return (axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2])
+
+    def _slices_first(self) -> tuple[int, int, int]:
+        spacing = self.spacing_mm
+        coarse = max(range(3), key=lambda axis: spacing[axis])
+        others = max(spacing[axis] for axis in range(3) if axis != coarse)
+        first = coarse if spacing[coarse] > THICK * others else self.slice_axis
+        return {0: (0, 1, 2), 1: (1, 2, 0), 2: (2, 1, 0)}[first]
 
     def reorient_array(self, array: npt.NDArray[Any], orientation: str) -> npt.NDArray[Any]:
         """An array on this grid with its axes transposed and flipped as `reoriented` does with the grid; a view.

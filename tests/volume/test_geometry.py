@@ -123,3 +123,24 @@ def test_letters_must_name_three_axes() -> None:
 def test_equal_geometries_are_equal_and_hash_alike() -> None:
     """Two geometries of the same numbers are one key in a set."""
     assert len({Geometry(np.eye(4), (2, 2, 2)), Geometry(np.eye(4), (2, 2, 2)), Geometry(np.eye(4), (2, 2, 3))}) == 2
+
+
+@given(geometries())
+def test_slices_come_first_whichever_way_they_lie(geometry: Geometry) -> None:
+    """The thick axis, or else that of slices, is the first, and nothing is flipped; doing it twice changes nothing."""
+    axes, flips = geometry.reorienting("slices")
+    result = geometry.reoriented("slices")
+    assert not any(flips)
+    spacing = geometry.spacing_mm
+    coarse = max(range(3), key=lambda axis: spacing[axis])
+    if spacing[coarse] > 1.5 * sorted(spacing)[1]:
+        assert axes[0] == coarse
+    else:
+        assert axes[0] == geometry.slice_axis
+    assert result.reoriented("slices") == result
+
+
+def test_slices_of_a_nifti_file_come_as_those_of_dicom() -> None:
+    """Column, row, slice becomes slice, row, column."""
+    assert Geometry(np.eye(4), (4, 5, 6), slice_axis=2).reorienting("slices")[0] == (2, 1, 0)
+    assert Geometry(np.eye(4), (4, 5, 6), slice_axis=0).reorienting("slices")[0] == (0, 1, 2)
