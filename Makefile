@@ -22,7 +22,7 @@ DISPLAYED := OMP_NUM_THREADS=1 $(shell command -v xvfb-run >/dev/null && command
   echo 'env -u QT_QPA_PLATFORM xvfb-run -a -s "-screen 0 1600x1000x24"')
 PLUGIN_TESTS = $(DISPLAYED) $(BIN)/python -m pytest -q $(IF_QT) tests/plugin napari_plugin -m
 
-.PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-batch bench-engine bench-networks bench-review wheel sample-data screenshots docs-images clean
+.PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-accuracy bench-batch bench-engine bench-networks bench-review wheel sample-data screenshots docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -104,6 +104,9 @@ $(NNUNET)/installed: $(STAMP)
 
 bench-engine: $(VENV)/bench-installed $(NNUNET)/installed ## the engine beside MONAI and nnU-Net, in every runtime (half an hour)
 	@$(BIN)/python -m benchmarks.engine
+
+bench-accuracy: $(VENV)/bench-installed $(NNUNET)/installed ## Dice beside MONAI's networks and nnU-Net, trained here on real scans (a night)
+	@$(BIN)/python -m benchmarks.versus
 
 bench-batch: $(VENV)/bench-installed ## reading, writing, verdicts, a thousand series, a cluster, half an hour of broken files (two hours)
 	@$(BIN)/python -m benchmarks.reader
