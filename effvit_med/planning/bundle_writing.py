@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import effvit_med
 from effvit_med import NOT_FOR_CLINICAL_USE, __version__
+from effvit_med.engine.head import Head
 from effvit_med.engine.model import read_model
 from effvit_med.errors import EffvitError, OutputError
 from effvit_med.io.atomic import make_folder, write_json, write_text
@@ -139,11 +140,17 @@ def _model_yaml(plan: Plan, name: str) -> str:
         "tiling": {"window": list(values["window"]), "overlap": values["overlap"]},
         **({"colour_weights": list(values["colour_weights"])} if "colour_weights" in values else {}),
         "labels": [_label_row(row) for row in table.to_dicts()],
+        **({} if plan.training_set.head == Head() else {"head": _plain_head(plan.training_set.head)}),
     }
     head = (
         "# Values that everything which uses this model reads. Made by effvit-med plan; plan.md says why each is so.\n"
     )
     return head + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _plain_head(head: Head) -> dict[str, Any]:
+    regions = [{"name": region.name, "values": list(region.values)} for region in head.regions]
+    return {"kind": head.kind, "regions": regions, "order": list(head.order)}
 
 
 def _label_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +235,8 @@ def describe_metadata(plan: Plan, name: str) -> dict[str, Any]:
     sizes = list(values["patch"])[1:] if flat else list(values["patch"])
     channels = plan.network.arguments["in_channels"]
     modality = values["modality"] or "other"
-    outputs = {str(number): text for number, text in enumerate(["background", *names])}
+    outputs = {str(number): text for number, text in enumerate(plan.training_set.head.names(plan.table))}
+    classes = ", ".join(f"{number} {text}" for number, text in enumerate(["background", *names]))
     intensity = values["intensity"]
     scaled = "clipped and scaled to -1..1" if intensity["kind"] == "window" else "normalised to mean 0 and sd 1"
     return {
@@ -246,8 +254,8 @@ def describe_metadata(plan: Plan, name: str) -> dict[str, Any]:
         "data_source": " ".join(filter(None, (plan.training_set.name, plan.training_set.reference))),
         "data_type": "image" if plan.fingerprint.photographs else "nifti",
         "image_classes": f"{channels} channel(s) of {modality}, {scaled}",
-        "label_classes": ", ".join(f"{number} {text}" for number, text in outputs.items()),
-        "pred_classes": f"{len(outputs)} channels of logits, in the order of the labels",
+        "label_classes": classes,
+        "pred_classes": f"{len(outputs)} channels of logits, in this order: {', '.join(outputs.values())}",
         "intended_use": "Research only. Not for clinical use.",
         "network_data_format": {
             "inputs": {

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from effvit_med.engine.head import read_nnunet_labels
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.io.label_files import image_stem, is_image_file
 from effvit_med.planning.training_set import TrainingCase, TrainingSet, make_table, order_cases, structure_name
@@ -106,20 +107,16 @@ def _read_nnunet(listed: Path, document: Mapping[str, Any], channel: int) -> Tra
         for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
             name = label.name.removesuffix(ending)
             cases.append(TrainingCase(name, folder / "imagesTr" / f"{name}_{channel:04d}{ending}", label, name))
-    meanings = document["labels"]
-    regions = [name for name, value in meanings.items() if isinstance(value, list)]
-    if regions:
-        raise InputError(
-            f"{listed} describes regions ({', '.join(regions)}) that overlap; they cannot be learnt here yet. Give "
-            "every label value a structure of its own."
-        )
-    values = {int(value): str(name) for name, value in meanings.items()}
-    ignore = next((value for value, name in values.items() if name == "ignore"), None)
+    try:
+        names, head, ignore = read_nnunet_labels(document["labels"], document.get("regions_class_order"))
+    except SettingsError as error:
+        raise InputError(f"{listed}: {error}") from error
     return TrainingSet(
         name=str(document.get("name") or folder.resolve().name),
         layout="nnU-Net",
         cases=order_cases(cases, listed),
-        table=make_table({value: name for value, name in values.items() if value != ignore}),
+        table=make_table(names),
+        head=head,
         ignore=ignore,
         modality=_modality([channels[channel]]),
         licence=str(document.get("licence") or document.get("license") or ""),

@@ -104,7 +104,7 @@ def make_plan(
     grid = choose_grid(chooser, fingerprint)
     if photographs:
         choose_colours(chooser, training_set.cases, training_set.ignore)
-    network = choose_network(chooser, grid, fingerprint, len(training_set.table) + 1, budget)
+    network = choose_network(chooser, grid, fingerprint, len(training_set.head.names(training_set.table)), budget)
     training = choose_training(chooser, grid, fingerprint, training_set.table, network, budget)
     return Plan(
         training_set=training_set,

@@ -6,9 +6,10 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from effvit_med.engine.head import Head
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.volume import Finding, Label, LabelTable
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE, LATERALITIES
@@ -55,6 +56,7 @@ class TrainingSet:
         layout: ``decathlon``, ``nnU-Net`` or ``folders``.
         cases: in the order of their names.
         table: what the label values mean; None where nothing says it, until the labels are read.
+        head: what a network's outputs are to stand for: classes, or regions where the data set describes them.
         ignore: the label value of voxels about which nothing is said; None if there is none.
         modality: DICOM Modality, such as ``MR``; empty if nothing says it.
         given_split: the cases that the data set itself sets aside for validation; empty where it sets none aside.
@@ -67,6 +69,7 @@ class TrainingSet:
     layout: str
     cases: tuple[TrainingCase, ...]
     table: LabelTable | None = None
+    head: Head = field(default_factory=Head)
     ignore: int | None = None
     modality: str = ""
     given_split: frozenset[str] = frozenset()

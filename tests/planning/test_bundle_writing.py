@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from effvit_med.engine import read_model
+from effvit_med.engine.head import Head, Region
 from effvit_med.errors import OutputError, SettingsError
 from effvit_med.planning.bundle_writing import write_bundle
 from effvit_med.planning.choice import read_overrides
@@ -126,3 +128,16 @@ def test_the_scans_may_move(plan: Plan, tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "root": "/elsewhere"}))
     assert all(row["label"].startswith("/elsewhere/labels/") for row in read_datalist(path, "test"))
+
+
+def test_a_bundle_of_regions_is_planned(tmp_path: Path) -> None:
+    """The network has an output for each region, and `read_model` knows what it stands for."""
+    folder = write_decathlon(tmp_path / "boxes", 4)
+    examination = examined(folder)
+    head = Head("regions", (Region("whole", (1, 2)), Region("inner", (2,))), (1, 2))
+    found = replace(examination, training_set=replace(examination.training_set, head=head))
+    write_bundle(make_plan(found, SMALL, SplitOptions(2), read_overrides(["preset=fullres_tiny"])), tmp_path / "made")
+    model = read_model(tmp_path / "made")
+    assert (model.head, model.network["out_channels"]) == (head, 2)
+    metadata = json.loads((tmp_path / "made" / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "whole", "1": "inner"}

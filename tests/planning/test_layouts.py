@@ -9,6 +9,7 @@ import pytest
 
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.planning.layouts import find_training_set
+from effvit_med.volume import LabelTable
 from tests.planning.parts import write_case, write_decathlon, write_folders
 
 
@@ -142,3 +143,20 @@ def test_names_can_be_given_to_values(tmp_path: Path) -> None:
     """Names of the user stand before those of the data set."""
     found = find_training_set(write_decathlon(tmp_path)).naming({2: "Long tail"})
     assert [label.name for label in found.table or ()] == ["head", "long_tail"]
+
+
+def test_regions_of_nnunet_become_outputs(tmp_path: Path) -> None:
+    """A region is an output; the label value that it is written as bears its name."""
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    _write_nnunet(tmp_path, labels=labels, regions_class_order=[1, 2])
+    found = find_training_set(tmp_path)
+    assert found.head.names(found.table or LabelTable(())) == ("whole", "core")
+    assert [(label.value, label.name) for label in found.table or ()] == [(1, "whole"), (2, "core")]
+    assert found.ignore == 3
+
+
+def test_regions_without_an_order_are_refused(tmp_path: Path) -> None:
+    """Nobody could tell which label a voxel of two regions gets."""
+    _write_nnunet(tmp_path, labels={"background": 0, "whole": [1, 2], "core": 2})
+    with pytest.raises(InputError, match="regions_class_order must give one value for each"):
+        find_training_set(tmp_path)
