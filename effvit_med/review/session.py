@@ -34,7 +34,7 @@ class ReviewSession:
 
     Examples:
         >>> import tempfile
-        >>> from effvit_med.volume import Code, Geometry, Label, LabelTable
+        >>> from effvit_med.volume import Code, Geometry, Label, LabelTable, Provenance
         >>> table = LabelTable((Label(1, "liver", Code("10200004", "Liver")),))
         >>> made = Provenance("demo", "1", "", {}, {}, "cpu", "2024-01-01T00:00:00+00:00")
         >>> geometry = Geometry(np.diag([5.0, 1.0, 1.0, 1.0]), (2, 8, 8))

@@ -30,12 +30,16 @@ def _begun(chore: Chore) -> list[str]:
 
 
 def test_a_killer_costs_no_healthy_case(dask_client: Any, tmp_path: Path) -> None:
-    """Healthy cases beside one that kills every worker are each begun once and done once."""
+    """Healthy cases beside one that kills every worker are never cut off: each that is begun is done.
+
+    A result that nobody had fetched yet goes down with its worker, and then dask does the case once more.
+    """
     healthy = [Chore(f"healthy-{number}", tmp_path) for number in range(8)]
     killer = Chore("killer", tmp_path, deaths=99)
     outcomes = _run(dask_client, [*healthy[:2], killer, *healthy[2:]])
     assert [outcomes[chore.name].result for chore in healthy] == [chore.name for chore in healthy]
-    assert all(len(_begun(chore)) == 1 and chore.lines()[1:] == ["done"] for chore in healthy)
+    assert all(chore.lines()[1::2] == ["done"] * len(_begun(chore)) for chore in healthy)
+    assert max(len(_begun(chore)) for chore in healthy) <= 2
 
 
 def test_a_killer_is_given_up_after_two_workers(dask_client: Any, tmp_path: Path) -> None:

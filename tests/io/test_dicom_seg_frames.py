@@ -32,7 +32,7 @@ def write_by_highdicom_alone(segmentation: Segmentation, path: Path, kind: str) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dicom_seg, "mark_slices", lambda *_: pixels)
         patch.setattr(dicom_seg, "shrink_headers", list)
-        patch.setattr(dicom_seg, "fill_binary", lambda *_: None)
+        patch.setattr(dicom_seg, "fill_binary", lambda *_, **__: None)
         patch.setattr(dicom_seg, "fill_labelmap", lambda *_: None)
         write_dicom_seg(segmentation, path, SegOptions(kind))
 
