@@ -18,25 +18,7 @@ from typing import Any
 
 from benchmarks.splits import cut_groups
 from effvit_med.io.atomic import write_json
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One labelled case.
-
-    Attributes:
-        name: of the case.
-        group: what must not be torn: the patient.
-        image: path.
-        label: path.
-        annotated: the structures that were drawn in it; None where all were.
-    """
-
-    name: str
-    group: str
-    image: Path
-    label: Path
-    annotated: tuple[str, ...] | None = None
+from effvit_med.planning.training_set import TrainingCase
 
 
 @dataclass(frozen=True)
@@ -55,29 +37,35 @@ class RealSet:
     folds: int
     modality: str
     labels: tuple[str, ...]
-    find: Callable[[Path], Sequence[Listed]]
+    find: Callable[[Path], Sequence[TrainingCase]]
 
 
-def _find_hippocampus(folder: Path) -> list[Listed]:
+def _find_hippocampus(folder: Path) -> list[TrainingCase]:
     names = sorted(path.name.removesuffix(".nii.gz") for path in folder.glob("images/*.nii.gz"))
-    return [Listed(name, name, folder / f"images/{name}.nii.gz", folder / f"labels/{name}.nii.gz") for name in names]
+    return [
+        TrainingCase(name, folder / f"images/{name}.nii.gz", folder / f"labels/{name}.nii.gz", name) for name in names
+    ]
 
 
-def _find_vessels(folder: Path) -> list[Listed]:
+def _find_vessels(folder: Path) -> list[TrainingCase]:
     names = sorted(path.stem for path in folder.glob("images/*.jpg"))
     return [
-        Listed(name, re.sub("[LR]$", "", name), folder / f"images/{name}.jpg", folder / f"labels_1stHO/{name}.png")
+        TrainingCase(
+            name, folder / f"images/{name}.jpg", folder / f"labels_1stHO/{name}.png", re.sub("[LR]$", "", name)
+        )
         for name in names
     ]
 
 
-def _find_hearts(folder: Path) -> list[Listed]:
+def _find_hearts(folder: Path) -> list[TrainingCase]:
     found = []
     for path in sorted(folder.glob("*/E?_image.nii.gz")):
         patient, phase = path.parent.name, path.name[:2]
         label = path.with_name(f"{phase}_label.nii.gz")
         # at the end of systole only the cavity was drawn
-        found.append(Listed(f"{patient}_{phase}", patient, path, label, None if phase == "ED" else ("lv_cavity",)))
+        found.append(
+            TrainingCase(f"{patient}_{phase}", path, label, patient, None if phase == "ED" else ("lv_cavity",))
+        )
     return found
 
 
@@ -107,9 +95,9 @@ def write_lists(name: str, data: Path, output: Path) -> Path:
         for kind, path in (("images", case.image), ("labels", case.label)):
             (folder / "test" / kind).mkdir(parents=True, exist_ok=True)
             ending = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-            shutil.copy2(path, folder / "test" / kind / f"{case.name}{ending}")
+            shutil.copy2(path, folder / "test" / kind / f"{case.case_id}{ending}")
     rows: list[dict[str, Any]] = [
-        {"name": case.name, "image": str(case.image), "label": str(case.label), "group": case.group}
+        {"case": case.case_id, "image": str(case.image), "label": str(case.label), "group": case.group}
         | ({} if case.annotated is None else {"annotated": list(case.annotated)})
         for case in cases
         if case.group not in tested
