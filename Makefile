@@ -4,7 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests run in so many processes, each with one thread; a file's tests stay together
+# Tests run in so many processes, each with one thread; a file's tests stay together. A process that dies ends the run:
+# pytest-xdist 3.8 would start another, and wait for ever for tests that are done
 WORKERS ?= 2
 NNUNET := $(VENV)/nnunet
 PYQT6 := $(VENV)/pyqt6
@@ -38,7 +39,7 @@ demo: $(STAMP) ## segment the phantom that comes along and say what was made
 
 test: $(STAMP) ## all tests (some minutes)
 	@$(BIN)/python -m pytest -q -p no:randomly $(WINDOWLESS) README.md docs # examples of a page run in its order
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(WINDOWLESS) --ignore=tests/plugin $(CHECKED)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --max-worker-restart=0 -m "not slow" $(WINDOWLESS) --ignore=tests/plugin $(CHECKED)
 	@$(PLUGIN_TESTS) "not slow"
 
 test-plugin: $(STAMP) ## the last part of make test: napari's plugin

@@ -35,7 +35,7 @@ from effvit_med.engine.model import Model
 from effvit_med.evaluation import mean_interval
 from effvit_med.training.label_codes import list_annotations
 from effvit_med.training.losses import HeadLoss
-from effvit_med.transforms import Intensity, Preprocess
+from effvit_med.transforms import Intensity, Preprocess, cut_mirrored
 from effvit_med.volume import Label, LabelTable
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 
@@ -165,9 +165,8 @@ def score(network: nn.Module, cases: Sequence[Case], model: Model) -> Tensor:
     for case in cases:
         prepared = prepare(case)
         image, label = (torch.as_tensor(prepared[key]) for key in ("image", "label"))
-        missing = [-size % 8 for size in image.shape[1:]]
-        padded = nn.functional.pad(image[None], [0, missing[2], 0, missing[1], 0, missing[0]], value=float(image.min()))
-        logits = network(padded)[0, :, : image.shape[1], : image.shape[2], : image.shape[3]]
+        padded = cut_mirrored(image, (0, 0, 0), [size + -size % 8 for size in image.shape[1:]])
+        logits = network(padded[None])[0, :, : image.shape[1], : image.shape[2], : image.shape[3]]
         marked = mark({"pred": logits, "label": label})
         rows.append(metric(y_pred=marked["pred"][None], y=marked["label"][None])[0])
     return torch.stack(rows)

@@ -85,11 +85,11 @@ def measure_reading(shape: tuple[int, int, int], patch: tuple[int, int, int], re
         repeats: patches that count.
     """
     from effvit_med.training.cases import PreparedCases
-    from effvit_med.training.cropping import AIR, PLACES, RandPatchd
+    from effvit_med.training.cropping import PLACES, RandPatchd
 
     def prepare(_: Mapping[str, Any]) -> dict[str, Any]:
         places = torch.zeros((0, 4), dtype=torch.int32)
-        return {"image": torch.randn(1, *shape), "label": torch.zeros(1, *shape), PLACES: places, AIR: 0.0}
+        return {"image": torch.randn(1, *shape), "label": torch.zeros(1, *shape), PLACES: places}
 
     with tempfile.TemporaryDirectory() as folder:
         cases = PreparedCases([{"image": "made here"}], prepare, folder)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.search_data import Case, SearchSet
 from effvit_med.networks import SegmentationNetwork
+from effvit_med.transforms import cut_mirrored
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,9 @@ def _draw(data: SearchSet, generator: torch.Generator) -> Case:
         return low + (high - low) * float(torch.rand(1, generator=generator))
 
     image, label = data.training[number(len(data.training))]
-    missing = [max(0, wanted - have) for wanted, have in zip(data.patch, label.shape, strict=True)]
-    if any(missing):
-        pads = [pad for size in reversed(missing) for pad in (0, size)]
-        image = torch.nn.functional.pad(image, pads, value=float(image.min()))
-        label = torch.nn.functional.pad(label, pads)
+    sizes = [max(wanted, have) for wanted, have in zip(data.patch, label.shape, strict=True)]
+    image, label = (cut_mirrored(part, [0] * len(sizes), sizes) for part in (image, label[None]))
+    label = label[0]
     starts = [number(have - wanted + 1) for have, wanted in zip(label.shape, data.patch, strict=True)]
     if uniform(0, 1) < 0.5 and len(voxels := label.nonzero()):
         centre = voxels[number(len(voxels))].tolist()

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from benchmarks.versus_sets import TOLERANCE_MM, LabelledSet, PreparedCase, as_labels
 from effvit_med.evaluation import StructureScore, score_case
-from effvit_med.transforms import label_grid
+from effvit_med.transforms import cut_mirrored, label_grid
 
 Predict = Callable[[Tensor], Tensor]
 """From images (1, 1, *space), padded, to logits of their size."""
 
 
 def pad_image(labelled: LabelledSet, values: Tensor) -> Tensor:
-    """The image padded at the far ends to a multiple of the set's divisor, with its edge.
+    """The image padded at the far ends to a multiple of the set's divisor, mirrored.
 
     Args:
         labelled: the set.
@@ -28,7 +27,8 @@ def pad_image(labelled: LabelledSet, values: Tensor) -> Tensor:
     """
     free = range(3) if labelled.spatial_dims == 3 else range(1, 3)
     missing = [-values.shape[1 + axis] % labelled.divisor if axis in free else 0 for axis in range(3)]
-    return functional.pad(values[None], [part for edge in reversed(missing) for part in (0, edge)], mode="replicate")[0]
+    sizes = [size + more for size, more in zip(values.shape[1:], missing, strict=True)]
+    return cut_mirrored(values, (0, 0, 0), sizes)
 
 
 def predict_scores(labelled: LabelledSet, predict: Predict, values: Tensor) -> Tensor:

@@ -154,14 +154,14 @@ class Sampler:
 
 
 def pad_to(case: PreparedCase, least: Sequence[int]) -> tuple[Any, Any]:
-    """Image and labels of at least a size; the image continues with its edge, the labels with background.
+    """Image and labels of at least a size, both mirrored at the far ends.
 
     Args:
         case: prepared.
         least: the size.
     """
     missing = [(0, max(0, edge - size)) for edge, size in zip(least, case.labels.shape, strict=True)]
-    return np.pad(case.values, [(0, 0), *missing], mode="edge"), np.pad(case.labels, missing)
+    return np.pad(case.values, [(0, 0), *missing], mode="symmetric"), np.pad(case.labels, missing, mode="symmetric")
 
 
 def make_augmentation(labelled: LabelledSet) -> Any:

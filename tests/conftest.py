@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ class _TorchRandom:
 
 _TORCH_RANDOM = _TorchRandom()  # hypothesis keeps a weak reference only
 register_random(_TORCH_RANDOM)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
+    """Say at once which test took its process down: where the run is stopped later, no summary would."""
+    print(f"\n{report.longrepr}: {crashitem}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -125,11 +125,6 @@ class BoxRows:
         """The size of the box."""
         return self.box.shape
 
-    @property
-    def air(self) -> float:
-        """The value of what lies outside the scan."""
-        return self.rows.air
-
     def read(self, start: int, stop: int) -> Float[Tensor, "channels rows g1 g2"]:
         """Rows of the box, from ``start`` up to but not including ``stop``."""
         first, (_, b, c), (_, e, f) = self.box.start[0], self.box.start, self.box.stop

@@ -17,7 +17,7 @@ from effvit_med.engine.model import Model
 from effvit_med.engine.recovery import is_out_of_memory, with_room
 from effvit_med.engine.stopwatch import Stopwatch
 from effvit_med.engine.tiling import Size, Tiling, blending_lines, padded_size, place_windows
-from effvit_med.transforms import PreparedRows, Preprocess, stack_neighbours, strided_grid
+from effvit_med.transforms import PreparedRows, Preprocess, cut_mirrored, stack_neighbours, strided_grid
 from effvit_med.transforms.loops import in_parts, inner_loops
 from effvit_med.volume import Volume
 
@@ -54,16 +54,11 @@ class RowSource(Protocol):
 
     Attributes:
         shape: (g0, g1, g2) of the grid.
-        air: the value of what lies outside.
     """
 
     @property
     def shape(self) -> Size:
         """The size of the grid."""
-
-    @property
-    def air(self) -> float:
-        """The value of what lies outside."""
 
     def read(self, start: int, stop: int) -> Float[Tensor, "channels rows g1 g2"]:
         """The rows from ``start`` up to but not including ``stop`` of axis 0."""
@@ -83,11 +78,6 @@ class HeldRows:
     def shape(self) -> Size:
         """The size of the grid."""
         return self.values.shape[1], self.values.shape[2], self.values.shape[3]
-
-    @property
-    def air(self) -> float:
-        """The smallest value."""
-        return float(self.values.min())
 
     def read(self, start: int, stop: int) -> Float[Tensor, "channels rows g1 g2"]:
         """A part of the values."""
@@ -310,29 +300,21 @@ class _Slab:
 
 
 class _Reader:
-    """Windows' rows, padded, each row prepared once."""
+    """Windows' rows, mirrored beyond the grid, each row prepared once."""
 
     def __init__(self, rows: RowSource, plan: _Plan, preprocess: Preprocess) -> None:
         self._rows, self._plan = rows, plan
-        self._slices = preprocess.spatial_dims == 2
         self._neighbours = preprocess.neighbours
         self._held: Tensor | None = None
         self._base = 0
 
     def read(self, first: int) -> Float[Tensor, "channels rows p1 p2"]:
         """The rows of the windows that begin at one; for 2D networks with the neighbours on both sides."""
-        plan, length = self._plan, self._plan.window[0]
-        missing = [0, plan.shape[1] - plan.size[1], plan.shape[2] - plan.size[2]]
-        if self._slices:  # the last slice goes on, because it is a neighbour of the others, which shall not see air
-            wanted = range(first - self._neighbours, first + length + self._neighbours)
-            index = torch.tensor([min(max(row, 0), plan.size[0] - 1) for row in wanted])
-            values = self._take(int(index[0]), int(index[-1]) + 1)
-            values = values.index_select(1, (index - int(index[0])).to(values.device))
-        else:
-            values = self._take(first, min(first + length, plan.size[0]))
-            missing[0] = length - values.shape[1]
-        pad = [0, missing[2], 0, missing[1], 0, missing[0]]
-        return torch.nn.functional.pad(values, pad, value=self._rows.air) if any(missing) else values
+        plan, more = self._plan, self._neighbours
+        low, high = first - more, first + plan.window[0] + more
+        start = max(0, low)
+        values = self._take(start, min(high, plan.size[0]))
+        return cut_mirrored(values, (low - start, 0, 0), (high - start, *plan.shape[1:]))
 
     def _take(self, start: int, stop: int) -> Tensor:
         if self._held is None:

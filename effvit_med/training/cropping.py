@@ -12,15 +12,12 @@ from jaxtyping import Float
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
-from torch.nn import functional
 
 from effvit_med.errors import SettingsError
+from effvit_med.transforms import cut_mirrored
 
 PLACES = "places"
 """The entry with voxels of each structure: (n, 4) whole numbers, the structure and where along the three axes."""
-
-AIR = "air"
-"""The entry with what lies outside a prepared image."""
 
 
 class MarkPlacesd(MapTransform):  # type: ignore[misc]  # MONAI is not typed
@@ -29,24 +26,21 @@ class MarkPlacesd(MapTransform):  # type: ignore[misc]  # MONAI is not typed
     Args:
         keys: the entry of the label map, (1, g0, g1, g2) class numbers or (structures, g0, g1, g2) of 0 and 1.
         classes: the number of classes, background included; higher values are no structures.
-        image_key: the entry of the image, whose smallest value is kept.
         most: how many voxels of each structure are kept; they are spread evenly over it.
     """
 
-    def __init__(self, keys: KeysCollection, classes: int, image_key: str = "image", most: int = 10_000) -> None:
+    def __init__(self, keys: KeysCollection, classes: int, most: int = 10_000) -> None:
         super().__init__(keys)
         self.classes = classes
-        self.image_key = image_key
         self.most = most
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The entries, with `PLACES` and `AIR` beside them."""
+        """The entries, with `PLACES` beside them."""
         result = dict(data)
         for key in self.key_iterator(result):
             label = torch.as_tensor(result[key])
             found = [self._pick(number, chosen) for number, chosen in self._structures(label)]
             result[PLACES] = torch.cat(found) if found else torch.zeros((0, 4), dtype=torch.int32)
-        result[AIR] = float(result[self.image_key].min())
         return result
 
     def _structures(self, label: Tensor) -> list[tuple[int, Tensor]]:
@@ -63,18 +57,20 @@ class MarkPlacesd(MapTransform):  # type: ignore[misc]  # MONAI is not typed
 
 
 class RandPatchd(MapTransform, Randomizable):  # type: ignore[misc]
-    """Cut a patch with a margin around it; what lies outside the case is air and background.
+    """Cut a patch with a margin around it; what lies outside the case is the case's own mirror image.
 
-    The patch itself lies within the case where that is large enough; a smaller case lies anywhere in the patch. Only
-    the part that is cut out is read, so a case may lie in a file that is mapped into memory.
+    So does the engine see it, and a structure that is mirrored is labelled as one. The patch itself lies within the
+    case where that is large enough; a smaller case lies anywhere in the patch. Only the part that is cut out is read,
+    so a case may lie in a file that is mapped into memory.
 
     Args:
         keys: entries of shape (channels, g0, g1, g2), prepared by `MarkPlacesd`.
         patch: its size.
         margin: how much more is cut on both sides of each axis.
+        overhang: how far a patch may stand beyond the case at both ends of each axis; along the slices of a 2.5D
+            network as many as it has neighbours, so that every slice can be the middle one.
         foreground_share: how often a patch has a voxel of a structure at its centre (as near as the case allows),
             each structure of the case as often as every other.
-        label_key: the entry that is padded with background, not air.
 
     Raises:
         SettingsError: if the share is not from 0 to 1.
@@ -85,53 +81,49 @@ class RandPatchd(MapTransform, Randomizable):  # type: ignore[misc]
         keys: KeysCollection,
         patch: Sequence[int],
         margin: Sequence[int] = (0, 0, 0),
+        overhang: Sequence[int] = (0, 0, 0),
         foreground_share: float = 0.33,
-        label_key: str = "label",
     ) -> None:
         super().__init__(keys)
         if not 0 <= foreground_share <= 1:
             raise SettingsError(f"foreground_share is {foreground_share}; give a share from 0 to 1.")
         self.patch = tuple(patch)
         self.margin = tuple(margin)
+        self.overhang = tuple(overhang)
         self.foreground_share = foreground_share
-        self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The entries cut to patch and margins."""
         result = dict(data)
-        places, air = result.pop(PLACES), result.pop(AIR)
-        start = self._place(result[self.first_key(result)].shape[1:], torch.as_tensor(places))
+        start = self._place(result[self.first_key(result)].shape[1:], torch.as_tensor(result.pop(PLACES)))
         for key in self.key_iterator(result):
-            values = torch.as_tensor(result[key])
-            result[key] = self._cut(values, start, 0.0 if key == self.label_key else float(air))
+            result[key] = self._cut(torch.as_tensor(result[key]), start)
         return result
 
     def _place(self, shape: Sequence[int], places: Tensor) -> list[int]:
         """The first voxel of the patch along each axis; below 0 where the case is smaller."""
         around = self.R.random_sample() < self.foreground_share and len(places) > 0
-        free = [self.R.randint(min(0, size - wide), max(0, size - wide) + 1) for size, wide in self._sizes(shape)]
+        limits = [
+            sorted((-more, size - wide + more))
+            for size, wide, more in zip(shape, self.patch, self.overhang, strict=True)
+        ]
+        free = [self.R.randint(low, high + 1) for low, high in limits]
         if not around:
             return free
         structures = torch.unique(places[:, 0])
         chosen = places[places[:, 0] == structures[self.R.randint(len(structures))]]
         centre = chosen[self.R.randint(len(chosen)), 1:].tolist()
-        starts = []
-        for at, any_place, (size, wide) in zip(centre, free, self._sizes(shape), strict=True):
-            starts.append(min(max(0, at - wide // 2), size - wide) if size > wide else any_place)
-        return starts
+        return [
+            min(max(low, at - wide // 2), high) if size + 2 * more > wide else any_place
+            for at, any_place, size, wide, more, (low, high) in zip(
+                centre, free, shape, self.patch, self.overhang, limits, strict=True
+            )
+        ]
 
-    def _sizes(self, shape: Sequence[int]) -> list[tuple[int, int]]:
-        return list(zip(shape, self.patch, strict=True))
-
-    def _cut(self, values: Tensor, start: Sequence[int], fill: float) -> Float[Tensor, "channels p0 p1 p2"]:
-        inside: list[slice] = [slice(None)]
-        pad: list[int] = []
-        for first, (size, wide), more in zip(start, self._sizes(values.shape[1:]), self.margin, strict=True):
-            low, high = first - more, first + wide + more
-            inside.append(slice(max(0, low), max(0, min(size, high))))
-            pad = [max(0, -low), max(0, high - size), *pad]
-        part = values[tuple(inside)].float()
-        return functional.pad(part, pad, value=fill) if any(pad) else part.clone()
+    def _cut(self, values: Tensor, start: Sequence[int]) -> Float[Tensor, "channels p0 p1 p2"]:
+        starts = [first - more for first, more in zip(start, self.margin, strict=True)]
+        stops = [first + wide + more for first, wide, more in zip(start, self.patch, self.margin, strict=True)]
+        return cut_mirrored(values, starts, stops).to(torch.float32, copy=True)
 
 
 def patch_margin(

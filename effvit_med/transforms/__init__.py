@@ -3,6 +3,7 @@
 from effvit_med.transforms.axes import map_axes
 from effvit_med.transforms.intensity import Intensity, scale_intensity
 from effvit_med.transforms.labelling import Labeller, label_grid
+from effvit_med.transforms.mirroring import cut_mirrored
 from effvit_med.transforms.pipeline import (
     Prepared,
     PreparedRows,
@@ -20,6 +21,7 @@ __all__ = [
     "Prepared",
     "PreparedRows",
     "Preprocess",
+    "cut_mirrored",
     "label_grid",
     "map_axes",
     "network_grid",

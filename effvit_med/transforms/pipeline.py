@@ -15,6 +15,7 @@ from torch import Tensor
 
 from effvit_med.errors import GeometryError, InputError, RefusedError, SettingsError
 from effvit_med.transforms.intensity import Intensity, measure_scale
+from effvit_med.transforms.mirroring import mirrored_places
 from effvit_med.transforms.resampling import BLOCK_VALUES, RowResampler, resample, resampling_memory
 from effvit_med.transforms.spatial import network_grid
 from effvit_med.volume import Geometry, Volume
@@ -143,7 +144,6 @@ class PreparedRows:
     Attributes:
         grid: where all rows lie.
         value_range: the smallest and the largest value of the scan, in its unit.
-        air: the scaled smallest value, for what lies outside the scan.
 
     Raises:
         InputError: if a value of the scan is not finite.
@@ -159,7 +159,6 @@ class PreparedRows:
         if settings.intensity.kind == "percentile" and math.prod(self.grid.shape) <= HELD_VALUES:
             self._whole = self._rows.read(0, self.grid.shape[0])  # it is looked at several times
         self._scale = measure_scale(self._parts, settings.intensity)
-        self.air = float(self._scale(torch.tensor([self.value_range[0]])))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -286,7 +285,7 @@ def stack_neighbours(
     Args:
         values: (channels, slices, height, width).
         centres: the middle slices.
-        neighbours: k slices on each side; beyond the ends the end slice is repeated.
+        neighbours: k slices on each side; beyond the ends the slices mirrored, the end slice first.
 
     Returns:
         (len(centres), channels * (2k + 1), height, width); the slices of one channel stand together, lowest first.
@@ -295,7 +294,7 @@ def stack_neighbours(
         >>> stack_neighbours(torch.arange(4.0).reshape(1, 4, 1, 1), range(0, 2), 1).flatten(1).tolist()
         [[0.0, 0.0, 1.0], [0.0, 1.0, 2.0]]
     """
-    last = values.shape[1] - 1
-    picked = [[min(max(c + d, 0), last) for d in range(-neighbours, neighbours + 1)] for c in centres]
-    stacked = values[:, torch.tensor(picked)]  # (channels, batch, 2k+1, height, width)
+    size = values.shape[1]
+    picked = torch.stack([mirrored_places(c - neighbours, c + neighbours + 1, size) for c in centres])
+    stacked = values[:, picked]  # (channels, batch, 2k+1, height, width)
     return stacked.transpose(0, 1).flatten(1, 2)

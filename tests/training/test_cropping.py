@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from monai.transforms.utils import create_rotate
 
 from effvit_med.errors import SettingsError
-from effvit_med.training.cropping import AIR, PLACES, MarkPlacesd, RandPatchd, patch_margin
+from effvit_med.training.cropping import PLACES, MarkPlacesd, RandPatchd, patch_margin
 
 BOTH = ["image", "label"]
 
@@ -49,22 +49,39 @@ def test_a_patch_anywhere_lies_within_the_case() -> None:
 
 
 def test_the_margin_lies_around_the_same_patch() -> None:
-    """What a margin adds lies around what is cut without one; beyond the case it is air and background."""
+    """What a margin adds lies around what is cut without one; beyond the case it is the mirrored case."""
     case = _case()
     for seed in range(20):
         plain, wide = _cut(case, seed), _cut(case, seed, margin=(3, 0, 15))
         assert wide["image"].shape == (1, 14, 8, 38)
         assert torch.equal(wide["image"][:, 3:-3, :, 15:-15], plain["image"])
-        assert float(wide["image"].min()) == case[AIR] == 1.0
-        assert float(wide["label"][..., 0].max()) == 0.0
+        edge = int((wide["image"][0, 0, 0, 1:] > wide["image"][0, 0, 0, :-1]).int().argmax())  # from here on it rises
+        assert torch.equal(wide["image"][..., :edge], wide["image"][..., edge : 2 * edge].flip(-1))
 
 
 def test_a_smaller_case_lies_anywhere_in_the_patch() -> None:
     """A case of 5 voxels in a patch of 8 is whole in it, at four places."""
-    case = _case((5, 22, 24))
-    labels = [_cut(case, seed, foreground_share=1.0) for seed in range(40)]
-    assert {int((each["image"][0] > 1).any(dim=2).any(dim=1).sum()) for each in labels} == {5}
-    assert len({int((each["image"][0] > 1).any(dim=2).any(dim=1).int().argmax()) for each in labels}) == 4
+    patches = [_cut(_case((5, 22, 24)), seed, foreground_share=1.0)["image"] for seed in range(40)]
+    rows = [tuple((patch[0, :, 0, 0].long() // (22 * 24)).tolist()) for patch in patches]
+    endless = [0, 1, 2, 3, 4, 4, 3, 2, 1, 0] * 3
+    assert set(rows) == {tuple(endless[10 - start : 18 - start]) for start in range(4)}
+
+
+def test_what_is_mirrored_is_labelled_alike() -> None:
+    """Each voxel of a patch, mirrored or not, has the label that it has in the case."""
+    case = _case((5, 7, 24))
+    for seed in range(10):
+        patch = _cut(case, seed, margin=(2, 9, 4))
+        numbers = patch["image"].long() - 1
+        assert torch.equal(patch["label"], case["label"].flatten()[numbers])
+
+
+def test_with_an_overhang_every_slice_is_the_middle_one() -> None:
+    """Of patches of three slices that may hang over by one, each slice of the case is the middle of some."""
+    transform = RandPatchd(BOTH, patch=(3, 8, 8), overhang=(1, 0, 0))
+    case = _case((4, 10, 10))
+    middles = {int(transform.set_random_state(seed)(dict(case))["image"][0, 1, 0, 0] - 1) // 100 for seed in range(60)}
+    assert middles == {0, 1, 2, 3}
 
 
 def test_values_beyond_the_classes_are_no_structures() -> None:

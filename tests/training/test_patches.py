@@ -71,10 +71,14 @@ def test_every_case_has_its_turn() -> None:
 
 
 def test_worker_processes_that_stay_make_the_same_patches() -> None:
-    """Two workers that live for two epochs give what the process itself gives."""
+    """Two workers that live for two epochs give what the process itself gives.
+
+    They are started, not forked: forked off a process that had run thousands of tests, they once took it with them,
+    without a word.
+    """
     patches = _patches()
     loaded, made = [], []
-    loader = DataLoader(patches, batch_size=2, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+    loader = DataLoader(patches, batch_size=2, num_workers=2, persistent_workers=True, multiprocessing_context="spawn")
     for epoch in (1, 2):
         patches.start_epoch(epoch)
         loaded += [batch["image"] for batch in loader]

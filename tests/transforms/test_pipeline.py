@@ -85,11 +85,11 @@ def test_the_middle_of_a_stack_is_the_slice_itself(slices: int, neighbours: int,
 
 @given(st.integers(2, 7), st.integers(1, 3))
 def test_neighbours_stand_in_order(slices: int, neighbours: int) -> None:
-    """The j-th channel of entry i is slice i - k + j, held at the ends."""
+    """The j-th channel of entry i is slice i - k + j, mirrored at the ends."""
     values = torch.arange(float(slices))[None, :, None, None]
     stacked = stack_neighbours(values, range(slices), neighbours)[:, :, 0, 0]
-    wanted = torch.arange(slices)[:, None] + torch.arange(-neighbours, neighbours + 1)
-    assert torch.equal(stacked, wanted.clamp(0, slices - 1).float())
+    wanted = (torch.arange(slices)[:, None] + torch.arange(-neighbours, neighbours + 1)) % (2 * slices)
+    assert torch.equal(stacked, torch.minimum(wanted, 2 * slices - 1 - wanted).float())
 
 
 def test_prepare_puts_an_upside_down_scan_the_right_way_up() -> None:

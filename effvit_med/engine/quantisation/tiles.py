@@ -8,7 +8,7 @@ from torch import Tensor
 
 from effvit_med.engine.tiling import Tiling, place_windows
 from effvit_med.errors import SettingsError
-from effvit_med.transforms import Preprocess, stack_neighbours
+from effvit_med.transforms import Preprocess, cut_mirrored, stack_neighbours
 
 _RICH_SHARE = 0.75
 _CANDIDATES = 4
@@ -47,9 +47,8 @@ def calibration_tiles(
         raise SettingsError(f"count is {count}; calibration needs at least 1 tile.")
     flat = preprocess.spatial_dims == 2
     window = (1, *tiling.window[1:]) if flat else tiling.window
-    missing = [max(0, wanted - found) for wanted, found in zip(window, values.shape[1:], strict=True)]
-    pad = [0, missing[2], 0, missing[1], 0, missing[0]]
-    padded = torch.nn.functional.pad(values, pad, value=float(values.min()))
+    sizes = [max(wanted, found) for wanted, found in zip(window, values.shape[1:], strict=True)]
+    padded = cut_mirrored(values, (0, 0, 0), sizes)
     shape = (padded.shape[1], padded.shape[2], padded.shape[3])
     starts = place_windows(shape, Tiling(window, tiling.overlap), flat_axes=(0,) if flat else ())
     generator = torch.Generator().manual_seed(seed)
