@@ -21,7 +21,6 @@ class Candidate:
         layout: its numbers.
         norm: ``instance`` or ``batch``.
         decoder_level: 0 for logits at the input's size, 1 for half of it.
-        first_stride: of the first stage; 2 gives the published way, which never sees the input's own resolution.
         kernel_size: of the spatial convolutions.
     """
 
@@ -29,7 +28,6 @@ class Candidate:
     layout: Layout
     norm: str = "instance"
     decoder_level: int = 0
-    first_stride: int = 1
     kernel_size: int = 3
 
     def build(self, spatial_dims: int, out_channels: int) -> SegmentationNetwork:
@@ -42,14 +40,8 @@ class Candidate:
         preset = assemble(self.name, self.layout)
         details = NetworkDetails(norm=self.norm, kernel_size=self.kernel_size)
         style = style_of(spatial_dims, details, self.layout.activation)
-        strides = [self.first_stride] + [2] * (len(self.layout.widths) - 1)
-        backbone = EfficientVit(preset.backbone, style, 1, strides)
-        decoder = preset.decoder
-        if self.first_stride == 2:  # the image itself is the finest level
-            decoder = replace(
-                decoder, widths=(decoder.widths[0], *decoder.widths), depths=(decoder.depths[0], *decoder.depths)
-            )
-        head = HighResolutionDecoder(style, backbone, out_channels, decoder, self.decoder_level)
+        backbone = EfficientVit(preset.backbone, style, 1)
+        head = HighResolutionDecoder(style, backbone, out_channels, preset.decoder, self.decoder_level)
         return SegmentationNetwork(backbone, head, spatial_dims, out_channels)
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +79,7 @@ def _vary(start: Layout) -> list[Candidate]:
         Candidate("decoder: nothing at full size", replace(start, decoder_depths=(0, *start.decoder_depths[1:]))),
         Candidate("decoder: two blocks at full size", replace(start, decoder_depths=(2, *start.decoder_depths[1:]))),
         Candidate("decoder: stride 2", start, decoder_level=1),
-        Candidate("stem: stride 2", start, first_stride=2),
+        Candidate("stem: stride 2", replace(start, first_stride=2)),
         Candidate("encoder: a block at full size", replace(start, blocks=(1, *start.blocks[1:]))),
         Candidate("encoder: no block at stride 2", replace(start, blocks=(0, 0, *start.blocks[2:]))),
         Candidate("encoder: four blocks at the end", replace(start, blocks=(*start.blocks[:last], 4))),

@@ -25,6 +25,7 @@ from effvit_med.networks.layers import LayerTypes, require_odd
 from effvit_med.networks.presets import ActivationName, refuse_unknown
 
 _NORMS = ("batch", "instance")
+_FIRST_SLOPE = 0.25  # He et al., arXiv 1502.01852, section 2.1
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,19 @@ class BlockStyle:
             return self.layers.batch_norm(channels, eps=self.norm_eps)
         return self.layers.instance_norm(channels, eps=self.norm_eps, affine=True)
 
-    def activate(self, x: Tensor) -> Tensor:
-        """The activation of a map; in place where no gradient is wanted, so only for a map nobody else holds."""
+    def make_slope(self) -> nn.Parameter | None:
+        """The number that a ``prelu`` learns; None for all other activations, which learn nothing."""
+        return nn.Parameter(torch.full((1,), _FIRST_SLOPE)) if self.activation == "prelu" else None
+
+    def activate(self, x: Tensor, slope: Tensor | None = None) -> Tensor:
+        """The activation of a map; in place where no gradient is wanted, so only for a map nobody else holds.
+
+        Args:
+            x: the map.
+            slope: what `make_slope` gave, as it is now.
+        """
+        if slope is not None:
+            return functional.prelu(x, slope)
         if self.activation.startswith("gelu"):
             return functional.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
         if self.activation == "relu":
@@ -192,7 +204,13 @@ def padded_convolution(style: BlockStyle, in_channels: int, out_channels: int, k
 
 
 def convolve(
-    x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None, style: BlockStyle, *, activation: bool
+    x: Tensor,
+    conv: nn.Conv2d | nn.Conv3d,
+    norm: nn.Module | None,
+    style: BlockStyle,
+    *,
+    activation: bool,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """The map after a convolution, its normalisation and its activation; in one pass where that gives the same.
 
@@ -202,13 +220,14 @@ def convolve(
         norm: the normalisation, or None where there is none or it is folded.
         style: gives the activation.
         activation: whether there is one.
+        slope: that of a ``prelu``.
     """
     if norm is None and can_fuse(x, conv):
-        return fused_convolution(x, conv, style.activation if activation else "none")
+        return fused_convolution(x, conv, style.activation if activation else "none", slope)
     x = conv(x)
     if norm is not None:
         x = norm(x)
-    return style.activate(x) if activation else x
+    return style.activate(x, slope) if activation else x
 
 
 @runtime_checkable
@@ -237,12 +256,13 @@ class ConvNorm(nn.Module):
         self.activation = kind.activation
         self.conv = padded_convolution(style, in_channels, out_channels, kind)
         self.norm: nn.Module | None = style.make_norm(out_channels) if kind.norm else None
+        self.slope = style.make_slope() if kind.activation else None
 
     def forward(
         self, x: Float[Tensor, "batch in_channels *space"]
     ) -> Float[Tensor, "batch out_channels *smaller_space"]:
         """The convolved map; size n becomes ceil(n / stride) along every axis."""
-        return convolve(x, self.conv, self.norm, self.style, activation=self.activation)
+        return convolve(x, self.conv, self.norm, self.style, activation=self.activation, slope=self.slope)
 
     def fold(self) -> None:
         """Multiplies the batch normalisation into the convolution, in place."""

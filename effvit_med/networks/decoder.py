@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -163,6 +164,9 @@ class HighResolutionDecoder(nn.Module):
     depthwise and a point convolution cost on a CPU, for 10 times the products. Where there are few voxels they are
     MBConvs.
 
+    With ``subpixel`` the maps end one step before the input's size, and each of their voxels gives the logits of all
+    that it covers, 2 x 2 x 2 at stride 2: a map at full size costs more than all others together.
+
     Args:
         style: what all blocks share.
         backbone: the channels and strides of the feature maps.
@@ -170,8 +174,14 @@ class HighResolutionDecoder(nn.Module):
         preset: the widths and depths.
         level: where to stop: 0 at the image's own size, i at the i-th coarser resolution.
 
+    Attributes:
+        map_channels: channels of each of `maps`.
+
     Raises:
         SettingsError: if there are fewer widths or depths than levels, or no such level.
+
+    Source:
+        Sub-pixel convolution: Shi et al., CVPR 2016 (arXiv 1609.05158), section 2.2.
     """
 
     def __init__(
@@ -187,12 +197,13 @@ class HighResolutionDecoder(nn.Module):
             )
         if not 0 <= level < last:
             raise SettingsError(f"level is {level}; the decoder of this backbone can stop at 0 to {last - 1}.")
+        self.output_stride = levels[level].stride
         widths = preset.widths
         channels = (backbone.in_channels, *backbone.channels)
         self.levels = levels[: last + 1]
-        self.last_level = level
+        self.block = levels[1].stride if preset.subpixel and level == 0 else style.point
+        self.last_level = level = level + (self.block != style.point)
         self.checkpointing = False
-        self.output_stride = levels[level].stride
         self.mode = style.layers.linear_mode
         rising = range(last - 1, level - 1, -1)
         point = ConvKind(style.point, style.point, activation=False)
@@ -207,7 +218,7 @@ class HighResolutionDecoder(nn.Module):
         )
         self.refine = nn.ModuleDict({str(i): _refinement(style, preset, i) for i in rising})
         classify = ConvKind(style.point, style.point, bias=True, norm=False, activation=False)
-        self.classify = ConvNorm(style, widths[level], out_channels, classify)
+        self.classify = ConvNorm(style, widths[level], out_channels * math.prod(self.block), classify)
         self.map_channels = widths[level : last + 1]
 
     def maps(self, image: Float[Tensor, "batch channels *space"], features: list[Tensor]) -> list[Tensor]:
@@ -248,7 +259,45 @@ class HighResolutionDecoder(nn.Module):
             image: the image.
             features: the backbone's maps, finest first.
         """
-        return self.classify(self._rise(image, features))
+        return self.logits_of(self._rise(image, features), image)
+
+    def logits_of(self, finest: Float[Tensor, "batch channels *less_space"], image: Tensor) -> Tensor:
+        """The logits that the finest of `maps` gives.
+
+        Args:
+            finest: the map.
+            image: whose size is wanted.
+        """
+        logits = self.classify(finest)
+        if math.prod(self.block) == 1:
+            return logits
+        logits = spread_blocks(logits, self.block)
+        for axis, size in enumerate(image.shape[2:], start=2):
+            logits = logits.narrow(axis, 0, size)  # an odd size ends within a block
+        return logits
+
+
+def spread_blocks(x: Float[Tensor, "batch channels *space"], block: Sequence[int]) -> Tensor:
+    """Channels as voxels: each voxel becomes a block of them.
+
+    Args:
+        x: the map; of each output channel the voxels of a block stand together, the last axis fastest.
+        block: voxels of a block along each axis.
+
+    Returns:
+        (batch, channels / prod(block), *(space * block)).
+
+    Examples:
+        >>> import torch
+        >>> spread_blocks(torch.arange(8.0).reshape(1, 4, 1, 2), (2, 2)).tolist()
+        [[[[0.0, 2.0, 1.0, 3.0], [4.0, 6.0, 5.0, 7.0]]]]
+    """
+    dims = len(block)
+    space = x.shape[2:]
+    split = x.reshape(x.shape[0], x.shape[1] // math.prod(block), *block, *space)
+    order = [axis for pair in zip(range(2 + dims, 2 + 2 * dims), range(2, 2 + dims), strict=True) for axis in pair]
+    sizes = [size * step for size, step in zip(space, block, strict=True)]
+    return split.permute(0, 1, *order).reshape(x.shape[0], split.shape[1], *sizes)
 
 
 def _refinement(style: BlockStyle, preset: DecoderPreset, level: int) -> OpSequence:

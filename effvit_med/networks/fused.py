@@ -17,6 +17,7 @@ from effvit_med.networks.layers import PointConv2d, PointConv3d
 _ACTIVATIONS: dict[str, tuple[str, str | None]] = {
     "none": ("none", None),
     "relu": ("relu", None),
+    "prelu": ("leaky_relu", None),
     "hardswish": ("hardswish", None),
     "gelu": ("gelu", "none"),
     "gelu_tanh": ("gelu", "tanh"),
@@ -62,13 +63,14 @@ def can_fuse(x: Tensor, conv: nn.Conv2d | nn.Conv3d) -> bool:
     )
 
 
-def fused_convolution(x: Tensor, conv: nn.Conv2d | nn.Conv3d, activation: str) -> Tensor:
+def fused_convolution(x: Tensor, conv: nn.Conv2d | nn.Conv3d, activation: str, slope: Tensor | None = None) -> Tensor:
     """The convolved map with bias and activation; call it only where `can_fuse`.
 
     Args:
         x: the map, batch and channels first.
         conv: the convolution.
-        activation: ``none``, ``relu``, ``hardswish``, ``gelu`` or ``gelu_tanh``.
+        activation: ``none`` or any `ActivationName`.
+        slope: what a ``prelu`` multiplies negative values by, one number.
 
     Examples:
         >>> conv = nn.Conv2d(1, 1, 3, padding=1)
@@ -79,14 +81,16 @@ def fused_convolution(x: Tensor, conv: nn.Conv2d | nn.Conv3d, activation: str) -
         True
     """
     name, formula = _ACTIVATIONS[activation]
+    numbers = [] if slope is None else [float(slope)]
     if isinstance(conv, PointConv2d | PointConv3d) and conv.groups == 1:
         tokens = x.movedim(1, -1)
         weight = conv.weight.flatten(1)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, conv.bias, name, [], formula)  # noqa: SLF001
+        product = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+        out: Tensor = product(tokens, weight, conv.bias, name, numbers, formula)
         return out.movedim(-1, 1)
     if activation == "none":
         return conv(x)
     mapped: Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
-        x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, name, [], formula
+        x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, name, numbers, formula
     )
     return mapped

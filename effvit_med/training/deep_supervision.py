@@ -69,7 +69,7 @@ class DeepSupervision(nn.Module):
             return network(x)
         image = lay_out(x, network.spatial_dims, network.in_channels)
         finest, *coarser = decoder.maps(image, network.backbone.features(image))
-        full = resize(decoder.classify(finest), x.shape[2:], network.mode)
+        full = resize(decoder.logits_of(finest, image), x.shape[2:], network.mode)
         return [full, *(head(values) for head, values in zip(self.heads, coarser, strict=False))]
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.networks.utils import pixelshuffle
 from torch import Tensor, nn
 
 from effvit_med.errors import SettingsError
 from effvit_med.networks import Decoder, HighResolutionDecoder, SegmentationNetwork, build_network
 from effvit_med.networks.blocks import BlockStyle
-from effvit_med.networks.decoder import resize
+from effvit_med.networks.decoder import resize, spread_blocks
 from effvit_med.networks.layers import layers_for
 from effvit_med.networks.presets import HEADS, HIGH_RESOLUTION, DecoderPreset
 
@@ -119,3 +121,39 @@ def test_resizing_keeps_a_linear_ramp() -> None:
     ramp = torch.arange(8.0).reshape(1, 1, 1, 8)
     doubled = resize(ramp, (1, 16), "bilinear")[0, 0, 0]
     torch.testing.assert_close(doubled[1:-1], (torch.arange(1.0, 15.0) - 0.5) / 2)
+
+
+@given(block=st.lists(st.integers(1, 3), min_size=2, max_size=3), channels=st.integers(1, 3))
+def test_channels_become_the_voxels_of_a_block(block: list[int], channels: int) -> None:
+    """Voxel o of block s of output channel c is channel (c, o) of voxel s, whatever the block's shape."""
+    space = [2, 3, 4][: len(block)]
+    x = torch.randn(2, channels * int(np.prod(block)), *space)
+    spread = spread_blocks(x, block)
+    assert spread.shape == (2, channels, *(size * step for size, step in zip(space, block, strict=True)))
+    for offset in np.ndindex(*block):
+        every = tuple(slice(start, None, step) for start, step in zip(offset, block, strict=True))
+        ours = spread[(slice(None), slice(None), *every)]
+        assert torch.equal(ours, x[:, int(np.ravel_multi_index(offset, block)) :: int(np.prod(block))])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_blocks_are_spread_as_by_monai(dims: int) -> None:
+    """MONAI's function for equal axes gives the same."""
+    x = torch.randn(1, 3 * 2**dims, *(4, 5, 3)[:dims])
+    assert torch.equal(spread_blocks(x, (2,) * dims), pixelshuffle(x, dims, 2))
+
+
+def test_a_decoder_with_sub_pixels_has_no_map_at_full_size() -> None:
+    """Its logits have the image's size, odd or not, and its finest map half of it; at a coarser stride it is as any."""
+    style = BlockStyle(layers_for(3), (3, 3, 3))
+    backbone = build_network(3, 1, 2, "efficientvit_b0").backbone
+    image = torch.randn(1, 1, 33, 40, 23)
+    features = backbone.features(image)
+    preset = replace(HIGH_RESOLUTION, subpixel=True)
+    head = HighResolutionDecoder(style, backbone, 2, preset)
+    assert head.output_stride == (1, 1, 1)
+    assert head(image, features).shape == (1, 2, 33, 40, 23)
+    assert head.maps(image, features)[0].shape[2:] == (17, 20, 12)
+    coarser = HighResolutionDecoder(style, backbone, 2, preset, level=1)
+    assert coarser.output_stride == (2, 2, 2)
+    assert coarser(image, features).shape == (1, 2, 17, 20, 12)

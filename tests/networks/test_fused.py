@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not _AVAILABLE, reason="this build of torch has 
 @given(
     spatial_dims=st.sampled_from([2, 3]),
     kind=st.sampled_from(["point", "depthwise", "dense", "strided"]),
-    activation=st.sampled_from([None, "relu", "hardswish", "gelu", "gelu_tanh"]),
+    activation=st.sampled_from([None, "relu", "prelu", "hardswish", "gelu", "gelu_tanh"]),
     channels_last=st.booleans(),
     size=st.tuples(*[st.integers(1, 9)] * 3),
 )

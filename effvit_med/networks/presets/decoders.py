@@ -50,6 +50,8 @@ class DecoderPreset:
         expand: how many times these MBConvs widen inside.
         activation: the activation of every block.
         plain_skips: whether a finer map that has the decoder's width already is added as it is.
+        subpixel: whether the last step to the input's size has no map of its own: each voxel of the one before gives
+            the logits of all voxels that it covers.
     """
 
     widths: tuple[int, ...]
@@ -58,6 +60,7 @@ class DecoderPreset:
     expand: int = 4
     activation: ActivationName = "hardswish"
     plain_skips: bool = False
+    subpixel: bool = False
 
 
 HEADS = {

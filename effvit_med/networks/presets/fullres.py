@@ -36,13 +36,16 @@ class Layout:
         widths: channels of each stage, finest first; of a stage that attends, a multiple of ``head_dim``.
         blocks: residual blocks of each stage.
         kinds: kind of these blocks.
-        decoder_depths: residual blocks of the decoder at each stride but the last.
+        decoder_depths: residual blocks of the decoder at the stride of each stage but the last.
         dense_levels: how many of the decoder's strides are refined by dense convolutions.
         head_dim: channels of one attention head.
         expand: how many times the MBConvs widen inside.
         plain_skips: whether the decoder adds the stages' maps as they are.
         aggregation_kernel_size: of the attention's second scale.
         activation: the activation of every block.
+        first_stride: of the first stage; with 2 no map has the input's own size but the image.
+        subpixel: whether the logits at the input's size come from the map of stride 2 by sub-pixel convolution; only
+            with a first stride of 2.
     """
 
     widths: tuple[int, ...]
@@ -55,6 +58,8 @@ class Layout:
     plain_skips: bool = False
     aggregation_kernel_size: int = 3
     activation: ActivationName = "hardswish"
+    first_stride: int = 1
+    subpixel: bool = False
 
 
 def assemble(name: str, layout: Layout) -> FullResolutionPreset:
@@ -80,15 +85,17 @@ def assemble(name: str, layout: Layout) -> FullResolutionPreset:
         layout.activation,
         separate_stem=False,
         aggregation_kernel_size=layout.aggregation_kernel_size,
-        first_stride=1,
+        first_stride=layout.first_stride,
     )
+    halved = layout.first_stride > 1  # then the decoder's finest level is the image
     decoder = DecoderPreset(
-        layout.widths,
-        layout.decoder_depths,
+        (layout.widths[0], *layout.widths) if halved else layout.widths,
+        (layout.decoder_depths[0], *layout.decoder_depths) if halved else layout.decoder_depths,
         layout.dense_levels,
         layout.expand,
         layout.activation,
         layout.plain_skips,
+        layout.subpixel,
     )
     return FullResolutionPreset(backbone, decoder)
 

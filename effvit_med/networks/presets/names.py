@@ -8,7 +8,8 @@ from typing import Literal
 
 from effvit_med.errors import SettingsError
 
-ActivationName = Literal["hardswish", "gelu_tanh", "relu", "gelu"]
+ActivationName = Literal["hardswish", "gelu_tanh", "relu", "gelu", "prelu"]
+"""``prelu`` multiplies negative values by a number that is learnt, one for each convolution."""
 
 
 def refuse_unknown(what: str, value: object, known: Iterable[str]) -> SettingsError:
