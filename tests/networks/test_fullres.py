@@ -1,4 +1,4 @@
-"""Networks that keep the input's own resolution."""
+"""Networks whose logits have the input's own resolution."""
 
 from __future__ import annotations
 
@@ -14,12 +14,22 @@ def _count(network: nn.Module) -> int:
     return sum(each.numel() for each in network.parameters())
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_first_map_has_the_size_of_the_image(spatial_dims: int) -> None:
-    """Nothing is halved before the first map."""
-    backbone = create_backbone("fullres_tiny", spatial_dims, 1)
-    image = torch.zeros(1, 1, *(9, 16, 11)[:spatial_dims])
+def test_first_map_of_an_image_has_its_size() -> None:
+    """In 2D nothing is halved before the first map."""
+    backbone = create_backbone("fullres_tiny", 2, 1)
+    image = torch.zeros(1, 1, 9, 16)
     assert backbone.features(image)[0].shape[2:] == image.shape[2:]
+
+
+def test_no_map_of_a_volume_is_larger_than_half_of_it() -> None:
+    """In 3D the first stage halves, the decoder has no larger map, and the logits still have the volume's size."""
+    network = build_network(3, 1, 2, "fullres_tiny")
+    assert isinstance(network.head, HighResolutionDecoder)
+    image = torch.randn(1, 1, 17, 24, 19)
+    features = network.backbone.features(image)
+    maps = [*features, *network.head.maps(image, features)]
+    assert max(each.shape[2] for each in maps) == 9
+    assert network.logits(image).shape == (1, 2, 17, 24, 19)
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -44,8 +54,9 @@ def test_batch_normalisation_can_be_asked_for() -> None:
 
 def test_strides_may_differ_by_axis() -> None:
     """Thick slices are halved later than what lies within them."""
-    backbone = create_backbone("fullres_tiny", 3, 1, stage_strides=[1, [1, 2, 2], 2, 2])
-    assert backbone.strides == ((1, 1, 1), (1, 2, 2), (2, 4, 4), (4, 8, 8))
+    network = build_network(3, 1, 2, "fullres_tiny", stage_strides=[[1, 2, 2], [1, 2, 2], 2])
+    assert network.backbone.strides == ((1, 2, 2), (1, 4, 4), (2, 8, 8))
+    assert network(torch.randn(1, 1, 5, 20, 19)).shape == (1, 2, 5, 20, 19)
 
 
 @pytest.mark.parametrize(("decoder_stride", "size"), [(1, (10, 13)), (2, (5, 7)), (4, (3, 4))])
@@ -73,7 +84,7 @@ def test_logits_come_from_the_finest_map() -> None:
     assert isinstance(network.head, HighResolutionDecoder)
     image = torch.randn(1, 1, 8, 12, 9)
     finest = network.head.maps(image, network.backbone.features(image))[0]
-    torch.testing.assert_close(network.head.classify(finest), network(image))
+    torch.testing.assert_close(network.head.logits_of(finest, image), network(image))
 
 
 def test_plain_skips_have_no_weights() -> None:

@@ -24,11 +24,11 @@ def test_in_evaluation_it_is_the_network() -> None:
 
 
 def test_the_first_of_the_list_is_what_the_network_gives() -> None:
-    """In training the finest logits are the network's own, the others half and a quarter as large."""
+    """In training the finest logits are the network's own, the others as large as the decoder's coarser maps."""
     network, image = _network(), torch.randn(2, 1, 16, 24, 16)
-    full, half, quarter = DeepSupervision(network, 3).train()(image)
+    full, coarser, coarsest = DeepSupervision(network, 3).train()(image)
     assert torch.equal(full, network(image))
-    assert (half.shape[2:], quarter.shape[2:]) == ((8, 12, 8), (4, 6, 4))
+    assert (coarser.shape[2:], coarsest.shape[2:]) == ((4, 6, 4), (2, 3, 2))
 
 
 def test_a_coarser_decoder_still_gives_full_size() -> None:
@@ -66,7 +66,7 @@ def test_one_level_adds_nothing() -> None:
     assert not list(module.heads.parameters())
 
 
-@pytest.mark.parametrize(("levels", "words"), [(0, "is 0"), (9, "4 maps at most"), (2, "no coarser maps")])
+@pytest.mark.parametrize(("levels", "words"), [(0, "is 0"), (9, "3 maps at most"), (2, "no coarser maps")])
 def test_levels_that_cannot_be_are_refused(levels: int, words: str) -> None:
     """The error says what is wrong and how many levels there are."""
     network = build_network(2, 1, 3, decoder="seg_head") if levels == 2 else _network()

@@ -1,9 +1,11 @@
-"""Networks that keep the input's own resolution in their first stage: every number, as data.
+"""Networks that answer at the input's own resolution: every number, as data.
 
-The published EfficientViT halves the image in its stem: right for photographs of objects, wrong for a structure that is
-three voxels wide. Here the first stage has stride 1 and few channels, dense residual convolutions stand where there are
-many voxels, multi-scale linear attention where there are few, and the decoder adds each stage's map on its way back to
-the input's size. The widths are what `benchmarks/search.py` found, not what a paper has.
+The published EfficientViT with its segmentation head stops at an eighth of the image: right for photographs of objects,
+wrong for a structure that is three voxels wide. Here dense residual convolutions stand where there are many voxels,
+multi-scale linear attention where there are few, and the decoder adds each stage's map on its way back to the input's
+size. In 2D the first stage has that size itself. In 3D it would cost more than all the rest, so the finest map has
+stride 2, and each of its voxels gives the logits of the eight that it covers. The widths are what
+`benchmarks/search.py` found, not what a paper has.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ class FullResolutionPreset:
     """A backbone and the decoder that goes with it.
 
     Attributes:
-        backbone: the stages, the first of stride 1.
+        backbone: the stages.
         decoder: as wide as the backbone at each stride.
     """
 
@@ -100,14 +102,19 @@ def assemble(name: str, layout: Layout) -> FullResolutionPreset:
     return FullResolutionPreset(backbone, decoder)
 
 
-_VOLUMES: tuple[BlockKind, ...] = ("res", "res", "res", "attention")
+_VOLUMES: tuple[BlockKind, ...] = ("res", "res", "attention")
 _IMAGES: tuple[BlockKind, ...] = ("res", "res", "res", "attention", "attention")
+
+
+def _volume(widths: tuple[int, ...]) -> Layout:
+    return Layout(widths, (1, 1, 2), _VOLUMES, (1, 1), activation="prelu", first_stride=2, subpixel=True)
+
 
 #: By name and number of spatial axes.
 FULL_RESOLUTION = {
-    ("fullres_tiny", 3): assemble("fullres_tiny", Layout((8, 16, 32, 64), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
-    ("fullres_small", 3): assemble("fullres_small", Layout((16, 32, 64, 96), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
-    ("fullres_base", 3): assemble("fullres_base", Layout((24, 48, 96, 128), (0, 1, 1, 2), _VOLUMES, (1, 1, 1))),
+    ("fullres_tiny", 3): assemble("fullres_tiny", _volume((16, 32, 64))),
+    ("fullres_small", 3): assemble("fullres_small", _volume((24, 48, 96))),
+    ("fullres_base", 3): assemble("fullres_base", _volume((32, 64, 128))),
     ("fullres_tiny", 2): assemble("fullres_tiny", Layout((8, 16, 32, 64, 64), (0, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))),
     ("fullres_small", 2): assemble(
         "fullres_small", Layout((16, 32, 64, 96, 128), (1, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))
