@@ -1,13 +1,15 @@
 """Which layout gives most Dice for its time: short equal runs on real scans, scored beside measured latency.
 
 Run from the repository's root: ``python -m benchmarks.search --data ../shared/data`` (``--set hippocampus vessels``,
-``--steps 600``, ``--only NAME``). Every run is kept in ``results/search.json`` as soon as it ends; a later call makes
+``--steps 600``, ``--seeds 0 1 2``, ``--only NAME``). MONAI's U-Net of the accuracy benchmark is trained alike, as a
+yardstick. Every run is kept in ``results/search.json`` as soon as it ends; a later call makes
 only those that are missing, and draws the front anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -17,21 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
+from benchmarks import versus_sets
 from benchmarks.report import RESULTS, describe_circumstances, make_table, write_report
 from benchmarks.search_data import SETS, SearchSet, load_set
-from benchmarks.search_space import Candidate, list_candidates
+from benchmarks.search_space import Candidate, Peer, list_candidates
 from benchmarks.search_training import ShortRun, mean_dice, train_shortly
+from benchmarks.versus_models import CONTENDERS
 from effvit_med.evaluation import mean_interval
-from effvit_med.networks import SegmentationNetwork
 from effvit_med.networks.export import export_onnx
 
 _NOISE = 0.005
 """Differences of mean Dice below this are noise between seeds, as far as was seen."""
 
 
-def measure_latency(network: SegmentationNetwork, data: SearchSet, repeats: int = 5) -> dict[str, float]:
+def measure_latency(network: nn.Module, data: SearchSet, repeats: int = 5) -> dict[str, float]:
     """Milliseconds for the validation case of middle size: processor time, one thread, the least of several.
 
     Args:
@@ -69,7 +73,7 @@ def measure_latency(network: SegmentationNetwork, data: SearchSet, repeats: int 
     return found
 
 
-def run_candidate(candidate: Candidate, data: SearchSet, run: ShortRun) -> dict[str, Any]:
+def run_candidate(candidate: Candidate | Peer, data: SearchSet, run: ShortRun) -> dict[str, Any]:
     """Train, score and time one candidate.
 
     Args:
@@ -111,17 +115,18 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def to_markdown(runs: Sequence[Mapping[str, Any]]) -> str:
-    """A table for each set, fastest first, with what lies on the front in bold."""
+    """A table for each set, fastest first, with what lies on the front in bold; seeds of a candidate are one row."""
     parts = [
         "# Search: Dice against time of full-resolution layouts",
         "",
         (
             "Short equal runs; the cases scored are never trained on and are no test cases of the accuracy benchmark. "
-            f"Time: one case of middle size, whole, one thread. Differences of Dice below {_NOISE} are noise."
+            "Dice: over the cases and seeds; the interval is that over cases. Time: one case of middle size, whole, on "
+            f"one thread, the least of the seeds. Differences of Dice below {_NOISE} are noise."
         ),
     ]
     for name in dict.fromkeys(run["set"] for run in runs):
-        mine = sorted((run for run in runs if run["set"] == name), key=_latency)
+        mine = merge_seeds([run for run in runs if run["set"] == name])
         best = set(front([(_latency(run), statistics.fmean(run["dice"])) for run in mine]))
         rows = []
         for index, run in enumerate(mine):
@@ -139,7 +144,7 @@ def to_markdown(runs: Sequence[Mapping[str, Any]]) -> str:
                     f"{times['openvino']:.0f}" if "openvino" in times else "",
                     f"{run['training_s'] / 60:.1f}",
                     str(run["steps"]),
-                    str(run["seed"]),
+                    str(run["seeds"]),
                 ]
             )
         head = [
@@ -152,10 +157,37 @@ def to_markdown(runs: Sequence[Mapping[str, Any]]) -> str:
             "OpenVINO ms",
             "training min",
             "steps",
-            "seed",
+            "seeds",
         ]
         parts += ["", f"## {name}", "", make_table(head, rows, texts=2)]
     return "\n".join(parts)
+
+
+def merge_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each candidate and length of training, fastest first.
+
+    Args:
+        runs: of one set.
+
+    Returns:
+        Entries as of a run, with each case's mean Dice over the seeds, the least times, and ``seeds``, their number.
+    """
+    alike: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        alike.setdefault((json.dumps(run["candidate"], sort_keys=True), run["steps"]), []).append(run)
+    merged = []
+    for group in alike.values():
+        times = [run["latency_ms"] for run in group]
+        merged.append(
+            {
+                **group[0],
+                "dice": [statistics.fmean(each) for each in zip(*(run["dice"] for run in group), strict=True)],
+                "latency_ms": {name: min(each[name] for each in times) for name in times[0]},
+                "training_s": min(run["training_s"] for run in group),
+                "seeds": len(group),
+            }
+        )
+    return sorted(merged, key=_latency)
 
 
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -173,7 +205,7 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(run["set"] for run in runs))
     figure, axes = plt.subplots(1, len(names), figsize=(8 * len(names), 6), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
-        mine = sorted((run for run in runs if run["set"] == name), key=_latency)
+        mine = merge_seeds([run for run in runs if run["set"] == name])
         points = [(_latency(run), statistics.fmean(run["dice"])) for run in mine]
         axis.scatter(*zip(*points, strict=True), color="#2171b5", zorder=2)
         axis.plot(*zip(*(points[index] for index in front(points)), strict=True), color="#d94801", zorder=1)
@@ -199,18 +231,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of openly licensed scans")
     parser.add_argument("--set", nargs="+", default=list(SETS), choices=list(SETS), help="what to train on")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights and samples")
     parser.add_argument("--only", nargs="+", help="names of candidates; all if not given")
     options = parser.parse_args()
     made = describe_circumstances("benchmarks.search")
     torch.set_num_threads(1)
     path = RESULTS / "search.json"
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
-    plan = ShortRun(steps=options.steps, seed=options.seed)
     for name in options.set:
         data = load_set(name, options.data)
-        wanted = [each for each in list_candidates(data.spatial_dims) if not options.only or each.name in options.only]
-        for candidate in tqdm(wanted, desc=name, disable=None):
+        peers = [Peer(each, versus_sets.SETS[name]) for each in CONTENDERS if each.family == "MONAI UNet"]
+        everything: list[Candidate | Peer] = [*list_candidates(data.spatial_dims), *peers]
+        wanted = [each for each in everything if not options.only or each.name in options.only]
+        for candidate, seed in tqdm(list(itertools.product(wanted, options.seeds)), desc=name, disable=None):
+            plan = ShortRun(steps=options.steps, seed=seed)
             key = _key({"set": name, "candidate": candidate.to_dict(), "steps": plan.steps, "seed": plan.seed})
             if key in {_key(json.loads(json.dumps(run))) for run in runs}:
                 continue

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch import nn
+
+from benchmarks.versus_models import Contender, build_adapter
+from benchmarks.versus_sets import LabelledSet
 from effvit_med.networks import HighResolutionDecoder, NetworkDetails, SegmentationNetwork
 from effvit_med.networks.efficientvit import EfficientVit
 from effvit_med.networks.presets.efficientvit import BlockKind
@@ -49,6 +53,33 @@ class Candidate:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """A network of the accuracy benchmark that candidates are compared with.
+
+    Attributes:
+        contender: the network.
+        labelled: the set that it is built for.
+    """
+
+    contender: Contender
+    labelled: LabelledSet
+
+    @property
+    def name(self) -> str:
+        """As in the tables of the accuracy benchmark."""
+        return self.contender.name
+
+    def build(self, spatial_dims: int, out_channels: int) -> nn.Module:
+        """The network with fresh weights; it is built for the set's own numbers."""
+        del spatial_dims, out_channels
+        return build_adapter(self.contender, self.labelled)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its name, which is all that makes it."""
+        return {"name": self.name, "layout": {"widths": []}}
+
+
 def list_candidates(spatial_dims: int) -> list[Candidate]:
     """All candidates, the start first.
 
@@ -74,39 +105,51 @@ def _vary(start: Layout) -> list[Candidate]:
         Candidate(
             "attention: no blocks at all", replace(start, blocks=(*start.blocks[: attends[0]], *[0] * len(attends)))
         ),
+        Candidate("activation: hardswish", replace(start, activation="hardswish")),
+        Candidate("activation: PReLU", replace(start, activation="prelu")),
         Candidate("norm: batch", start, norm="batch"),
         Candidate("decoder: skips as they are", replace(start, plain_skips=True)),
-        Candidate("decoder: nothing at full size", replace(start, decoder_depths=(0, *start.decoder_depths[1:]))),
-        Candidate("decoder: two blocks at full size", replace(start, decoder_depths=(2, *start.decoder_depths[1:]))),
-        Candidate("decoder: stride 2", start, decoder_level=1),
-        Candidate("stem: stride 2", replace(start, first_stride=2)),
-        Candidate("encoder: a block at full size", replace(start, blocks=(1, *start.blocks[1:]))),
-        Candidate("encoder: no block at stride 2", replace(start, blocks=(0, 0, *start.blocks[2:]))),
+        Candidate("decoder: nothing at the finest map", replace(start, decoder_depths=(0, *start.decoder_depths[1:]))),
+        Candidate(
+            "decoder: two blocks at the finest map", replace(start, decoder_depths=(2, *start.decoder_depths[1:]))
+        ),
+        Candidate("decoder: logits at stride 2, interpolated", start, decoder_level=1),
+        Candidate(
+            "encoder: one more block at the finest map", replace(start, blocks=(start.blocks[0] + 1, *start.blocks[1:]))
+        ),
         Candidate("encoder: four blocks at the end", replace(start, blocks=(*start.blocks[:last], 4))),
-        Candidate("decoder: MBConvs from stride 2 on", replace(start, dense_levels=1)),
+        Candidate("decoder: MBConvs from stride 4 on", replace(start, dense_levels=2)),
     ]
 
 
 def _volumes() -> list[Candidate]:
-    kinds: tuple[BlockKind, ...] = ("res", "res", "res", "attention")
-    start = Layout((16, 32, 64, 96), (0, 1, 1, 2), kinds, (1, 1, 1))
-    five: tuple[BlockKind, ...] = (*kinds, "attention")
+    kinds: tuple[BlockKind, ...] = ("res", "res", "attention")
+    start = Layout((24, 48, 96), (1, 1, 2), kinds, (1, 1), activation="prelu", first_stride=2, subpixel=True)
+    four: tuple[BlockKind, ...] = ("res", "res", "res", "attention")
+    at_full_size = Layout((16, 32, 64, 96), (0, 1, 1, 2), four, (1, 1, 1), activation="prelu")
     return [
         *_vary(start),
-        Candidate("widths: 8 16 32 64", replace(start, widths=(8, 16, 32, 64))),
-        Candidate("widths: 16 24 32 48", replace(start, widths=(16, 24, 32, 48))),
-        Candidate("widths: 16 32 32 64", replace(start, widths=(16, 32, 32, 64))),
-        Candidate("widths: 16 32 64 128", replace(start, widths=(16, 32, 64, 128))),
-        Candidate("widths: 24 48 96 128", replace(start, widths=(24, 48, 96, 128))),
-        Candidate("widths: 32 48 64 96", replace(start, widths=(32, 48, 64, 96))),
-        Candidate("stages: three", Layout((16, 32, 64), (0, 1, 2), ("res", "res", "attention"), (1, 1))),
-        Candidate("stages: five", Layout((16, 32, 64, 96, 128), (0, 1, 1, 2, 2), five, (1, 1, 1, 1))),
+        Candidate("decoder: a map at full size", replace(start, subpixel=False)),
+        Candidate("first stage: stride 1", at_full_size),
+        Candidate("first stage: stride 1, 8 16 32 64", replace(at_full_size, widths=(8, 16, 32, 64))),
+        Candidate("widths: 16 32 64", replace(start, widths=(16, 32, 64))),
+        Candidate("widths: 16 32 128", replace(start, widths=(16, 32, 128))),
+        Candidate("widths: 32 64 128", replace(start, widths=(32, 64, 128))),
+        Candidate("widths: 32 48 64", replace(start, widths=(32, 48, 64))),
+        Candidate("stages: two", replace(start, widths=(24, 48), blocks=(1, 2), kinds=kinds[1:], decoder_depths=(1,))),
+        Candidate(
+            "stages: four",
+            replace(start, widths=(24, 48, 96, 128), blocks=(1, 1, 1, 2), kinds=four, decoder_depths=(1, 1, 1)),
+        ),
     ]
 
 
 def _images() -> list[Candidate]:
     kinds: tuple[BlockKind, ...] = ("res", "res", "res", "attention", "attention")
     start = Layout((16, 32, 64, 96, 128), (0, 1, 1, 2, 2), kinds, (1, 1, 1, 1))
+    halved = Layout(
+        (24, 48, 96, 128), (1, 1, 2, 2), ("res", "res", "attention", "attention"), (1, 1, 1), first_stride=2
+    )
     return [
         *_vary(start),
         Candidate("widths: 8 16 32 64 64", replace(start, widths=(8, 16, 32, 64, 64))),
@@ -115,4 +158,6 @@ def _images() -> list[Candidate]:
         Candidate("widths: 24 48 96 128 192", replace(start, widths=(24, 48, 96, 128, 192))),
         Candidate("widths: 32 64 64 96 128", replace(start, widths=(32, 64, 64, 96, 128))),
         Candidate("stages: four", Layout((16, 32, 64, 96), (0, 1, 1, 2), kinds[:4], (1, 1, 1))),
+        Candidate("first stage: stride 2, sub-pixel logits", replace(halved, subpixel=True, activation="prelu")),
+        Candidate("first stage: stride 2, a map at full size", halved),
     ]

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from monai.losses import DiceCELoss
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.search_data import Case, SearchSet
-from effvit_med.networks import SegmentationNetwork
 from effvit_med.transforms import cut_mirrored
 
 
@@ -28,11 +27,11 @@ class ShortRun:
 
     steps: int = 600
     batch_size: int = 2
-    learning_rate: float = 0.004
+    learning_rate: float = 0.01
     seed: int = 0
 
 
-def train_shortly(network: SegmentationNetwork, data: SearchSet, run: ShortRun) -> float:
+def train_shortly(network: nn.Module, data: SearchSet, run: ShortRun) -> float:
     """Train a network in place.
 
     Args:
@@ -62,7 +61,7 @@ def train_shortly(network: SegmentationNetwork, data: SearchSet, run: ShortRun) 
     return time.process_time() - started
 
 
-def mean_dice(network: SegmentationNetwork, cases: Sequence[Case], classes: int) -> tuple[float, ...]:
+def mean_dice(network: nn.Module, cases: Sequence[Case], classes: int) -> tuple[float, ...]:
     """The mean Dice of the structures of each case, every case seen whole.
 
     Args:
