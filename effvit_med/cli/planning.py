@@ -119,16 +119,12 @@ def _budget(options: dict[str, Any]) -> Budget:
 
 def _show(made: Plan) -> None:
     """The decisions as a table for people."""
-    from effvit_med.planning.choice import show_value
-
     width = max(len(choice.name) for choice in made.choices)
     for finding in made.findings:
         click.echo(f"{finding.code}: {finding.message}", err=True)
     for choice in made.choices:
         mark = "*" if choice.overridden else " "
-        click.echo(
-            f"{mark} {choice.name:{width}}  {show_value(choice.value)}\n  {'':{width}}  {choice.reason}", err=True
-        )
+        click.echo(f"{mark} {choice.name:{width}}  {choice.shown}\n  {'':{width}}  {choice.reason}", err=True)
     click.echo(NOTICE, err=True)
 
 

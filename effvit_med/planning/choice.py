@@ -28,10 +28,12 @@ class Kind:
     Attributes:
         title: its name for people.
         values: the type of its value.
+        separator: stands between the parts of its value: that of sizes, or of a list.
     """
 
     title: str
     values: Any
+    separator: str = " x "
 
 
 KINDS: dict[str, Kind] = {
@@ -43,7 +45,7 @@ KINDS: dict[str, Kind] = {
     "intensity": Kind("Intensity", dict[str, Any]),
     "colour_weights": Kind("Shares of red, green and blue", tuple[float, float, float]),
     "preset": Kind("Network", str),
-    "stage_strides": Kind("Strides of the stages", tuple[_Stride, ...]),
+    "stage_strides": Kind("Strides of the stages", tuple[_Stride, ...], ", "),
     "decoder_stride": Kind("Stride of the decoder", Literal[1, 2, 4]),
     "norm": Kind("Normalisation", Literal["batch", "instance"]),
     "patch": Kind("Patch to learn from, voxels", _Sizes),
@@ -51,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "window": Kind("Window in use, voxels", _Sizes),
     "overlap": Kind("Overlap of windows in use", Annotated[float, Field(ge=0, le=0.9)]),
     "foreground_share": Kind("Patches centred on a structure", _Share),
-    "mirror_axes": Kind("Axes mirrored at random", tuple[Literal[0, 1, 2], ...]),
+    "mirror_axes": Kind("Axes mirrored at random", tuple[Literal[0, 1, 2], ...], ", "),
     "rotate_degrees": Kind("Random rotation about each axis, degrees", tuple[float, float, float]),
     "scale_range": Kind("Random scaling of each axis", tuple[_Share, _Share, _Share]),
     "deep_supervision": Kind("Levels that must know the labels", Annotated[int, Field(ge=1, le=4)]),
@@ -84,6 +86,11 @@ class Choice:
     def title(self) -> str:
         """Its name for people."""
         return KINDS[self.name].title
+
+    @property
+    def shown(self) -> str:
+        """Its value for people."""
+        return show_value(self.value, KINDS[self.name].separator)
 
 
 class Chooser:
@@ -126,7 +133,7 @@ class Chooser:
         """
         if name in self._overrides:
             given = self._overrides[name]
-            reason = f"Set by hand. Otherwise it would be {show_value(value)}: {reason}"
+            reason = f"Set by hand. Otherwise it would be {show_value(value, KINDS[name].separator)}: {reason}"
             self._choices[name] = Choice(name, given, reason, overridden=True)
             return given
         self._choices[name] = Choice(name, value, reason)
@@ -166,12 +173,18 @@ def read_overrides(entries: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def show_value(value: Any) -> str:
+def show_value(value: Any, separator: str = " x ") -> str:
     """A value as a person reads it.
 
+    Args:
+        value: plain values.
+        separator: between the parts of a list or tuple; those of one within it are sizes.
+
     Examples:
-        >>> show_value((1.0, None, 0.7812345)), show_value([1, [1, 2, 2]]), show_value({"kind": "window", "low": -16.0})
-        ('1 x own x 0.781', '1, 1 x 2 x 2', 'window, low -16')
+        >>> show_value((1.0, None, 0.7812345)), show_value({"kind": "window", "low": -16.0})
+        ('1 x own x 0.781', 'window, low -16')
+        >>> show_value([1, [1, 2, 2]], ", ")
+        '1, 1 x 2 x 2'
     """
     if value is None:
         return "own"
@@ -181,6 +194,5 @@ def show_value(value: Any) -> str:
         kind = [str(value["kind"])] if "kind" in value else []
         return ", ".join([*kind, *(f"{name} {show_value(part)}" for name, part in value.items() if name != "kind")])
     if isinstance(value, (tuple, list)):
-        nested = any(isinstance(part, (tuple, list)) for part in value)
-        return (", " if nested or len(value) > 3 else " x ").join(map(show_value, value)) or "none"
+        return separator.join(map(show_value, value)) or "none"
     return str(value)

@@ -260,7 +260,9 @@ def _choose_strides(
     if len(value) != len(plain):
         raise SettingsError(f"stage_strides has {len(value)} entries; this network has {len(plain)} stages.")
     if any(not isinstance(row, int) and len(row) != grid.spatial_dims for row in value):
-        raise SettingsError(f"stage_strides is {show_value(value)}; give one number, or {grid.spatial_dims}, a stage.")
+        raise SettingsError(
+            f"stage_strides is {show_value(value, ', ')}; give one number, or {grid.spatial_dims}, a stage."
+        )
     return value
 
 
