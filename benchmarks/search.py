@@ -2,8 +2,8 @@
 
 Run from the repository's root: ``python -m benchmarks.search --data ../shared/data`` (``--set hippocampus vessels``,
 ``--steps 600``, ``--seeds 0 1 2``, ``--only NAME``). MONAI's U-Net of the accuracy benchmark is trained alike, as a
-yardstick. Every run is kept in ``results/search.json`` as soon as it ends; a later call makes
-only those that are missing, and draws the front anew.
+yardstick. Every run is kept in ``results/search.json`` as soon as it ends; a later call makes only those that are missing,
+and draws the front anew. Two calls at once may share the work if they differ in sets, seeds or names.
 """
 
 from __future__ import annotations
@@ -225,6 +225,11 @@ def _key(run: Mapping[str, Any]) -> tuple[str, str, int, int]:
     return run["set"], json.dumps(run["candidate"], sort_keys=True), run["steps"], run["seed"]
 
 
+def _kept() -> list[dict[str, Any]]:
+    path = RESULTS / "search.json"
+    return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+
+
 def main() -> None:
     """Makes the runs that are missing, and writes table and picture."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -236,19 +241,18 @@ def main() -> None:
     options = parser.parse_args()
     made = describe_circumstances("benchmarks.search")
     torch.set_num_threads(1)
-    path = RESULTS / "search.json"
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []
     for name in options.set:
         data = load_set(name, options.data)
         peers = [Peer(each, versus_sets.SETS[name]) for each in CONTENDERS if each.family == "MONAI UNet"]
         everything: list[Candidate | Peer] = [*list_candidates(data.spatial_dims), *peers]
         wanted = [each for each in everything if not options.only or each.name in options.only]
-        for candidate, seed in tqdm(list(itertools.product(wanted, options.seeds)), desc=name, disable=None):
+        for seed, candidate in tqdm(list(itertools.product(options.seeds, wanted)), desc=name, disable=None):
             plan = ShortRun(steps=options.steps, seed=seed)
             key = _key({"set": name, "candidate": candidate.to_dict(), "steps": plan.steps, "seed": plan.seed})
-            if key in {_key(json.loads(json.dumps(run))) for run in runs}:
+            if key in map(_key, _kept()):
                 continue
-            runs.append(json.loads(json.dumps(run_candidate(candidate, data, plan))))
+            run = json.loads(json.dumps(run_candidate(candidate, data, plan)))
+            runs = [*_kept(), run]  # read anew, as another call may have added its own meanwhile
             draw(runs, RESULTS / "search.png")
             write_report("search", to_markdown(runs), {"runs": runs}, made)
 
