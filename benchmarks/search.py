@@ -2,8 +2,8 @@
 
 Run from the repository's root: ``python -m benchmarks.search --data ../shared/data`` (``--set hippocampus vessels``,
 ``--steps 600``, ``--seeds 0 1 2``, ``--only NAME``). MONAI's U-Net of the accuracy benchmark is trained alike, as a
-yardstick. Every run is kept in ``results/search.json`` as soon as it ends; a later call makes only those that are missing,
-and draws the front anew. Two calls at once may share the work if they differ in sets, seeds or names.
+yardstick. Every run is kept in ``results/search.json`` as soon as it ends; a later call makes only those that are
+missing, and draws the front anew. Two calls at once may share the work if they differ in sets, seeds or names.
 """
 
 from __future__ import annotations
