@@ -48,8 +48,9 @@ def mirror_axes(model: Model, grid: Geometry) -> tuple[int, ...]:
     """The axes along which tiles of a model may be mirrored.
 
     A structure that has a side, as the left kidney has, would become the other in a mirror that swaps left and right;
-    with such structures, known by their laterality or by left or right in their name, that axis is left out. 2D
-    networks are mirrored within the slice.
+    with such structures, known by their laterality or by left or right in their name, that axis is left out. So is
+    every axis along which the network has not learnt from mirrored images, where the bundle says which those are: a
+    hippocampus in the mirror has its anterior end behind. 2D networks are mirrored within the slice.
 
     Args:
         model: what the bundle says.
@@ -60,5 +61,6 @@ def mirror_axes(model: Model, grid: Geometry) -> tuple[int, ...]:
     """
     names = (*(label.name for label in model.labels), *model.head.names(model.labels))
     sided = any(label.laterality is not None for label in model.labels) or any(map(_SIDE.search, names))
-    axes = [axis for axis in range(3) if not (sided and grid.orientation[axis] in "LR")]
+    learnt = range(3) if model.tiling.mirror_axes is None else model.tiling.mirror_axes
+    axes = [axis for axis in sorted(learnt) if not (sided and grid.orientation[axis] in "LR")]
     return tuple(axis - 3 for axis in axes if axis > 0 or model.preprocess.spatial_dims == 3)

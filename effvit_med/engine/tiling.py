@@ -25,17 +25,22 @@ class Tiling:
         window: size of a window along each axis of the network's grid. For 2D networks the first is the number of
             slices that go through together.
         overlap: how much of a window its neighbour shares, 0 to 0.9.
+        mirror_axes: axes of the grid along which the network has seen mirrored images, so that its windows may be
+            mirrored too; None where nothing is known of it.
 
     Raises:
-        SettingsError: if a size is below 1 or the overlap is out of range.
+        SettingsError: if a size is below 1, the overlap is out of range, or an axis is none of the three.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     window: Size
     overlap: float = 0.5
+    mirror_axes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.mirror_axes is not None and not {0, 1, 2}.issuperset(self.mirror_axes):
+            raise SettingsError(f"mirror_axes is {list(self.mirror_axes)}; axes are 0, 1 and 2.")
         if [size >= 1 for size in self.window] != [True] * 3:
             raise SettingsError(f"The window is {self.window}; give three sizes of at least 1.")
         if not 0 <= self.overlap <= 0.9:

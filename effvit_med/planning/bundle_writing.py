@@ -137,7 +137,11 @@ def _model_yaml(plan: Plan, name: str) -> str:
         "weights": f"models/{name}.safetensors",
         "network": plan.network.arguments,
         "preprocess": preprocess,
-        "tiling": {"window": list(values["window"]), "overlap": values["overlap"]},
+        "tiling": {
+            "window": list(values["window"]),
+            "overlap": values["overlap"],
+            "mirror_axes": list(values["mirror_axes"]),
+        },
         **({"colour_weights": list(values["colour_weights"])} if "colour_weights" in values else {}),
         "labels": [_label_row(row) for row in table.to_dicts()],
         **({} if plan.training_set.head == Head() else {"head": _plain_head(plan.training_set.head)}),

@@ -88,3 +88,13 @@ def test_a_region_with_a_side_is_not_mirrored_either() -> None:
     plain = replace(model, head=Head("regions", (Region("lung", (1,)),), (1,)))
     assert len(mirror_axes(plain, grid)) == 3
     assert len(mirror_axes(model, grid)) == 2
+
+
+def test_only_axes_that_were_learnt_are_mirrored() -> None:
+    """Where the bundle says along which axes its network saw mirrored images, no others are; sides still bar theirs."""
+    model = read_model()
+    learnt = replace(model, tiling=replace(model.tiling, mirror_axes=(0, 2)))
+    assert mirror_axes(learnt, SPL) == (-3,)
+    nameless = LabelTable(tuple(replace(label, name=f"part {label.value}", laterality=None) for label in model.labels))
+    assert mirror_axes(replace(learnt, labels=nameless), SPL) == (-3, -1)
+    assert mirror_axes(replace(model, tiling=replace(model.tiling, mirror_axes=())), SPL) == ()

@@ -37,6 +37,7 @@ def test_the_bundle_is_read_as_it_was_planned(plan: Plan, tmp_path: Path) -> Non
     assert (model.name, model.modalities) == ("boxes", ("MR",))
     assert model.weights == tmp_path / "boxes" / "models" / "boxes.safetensors"
     assert model.tiling.window == plan.values["window"]
+    assert model.tiling.mirror_axes == plan.values["mirror_axes"]
     assert model.labels.to_dicts() == plan.table.to_dicts()
     model.build_network()
 
