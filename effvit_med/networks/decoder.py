@@ -22,8 +22,8 @@ from effvit_med.networks.blocks import (
     Residual,
     Widening,
     add,
-    run_stage,
 )
+from effvit_med.networks.checkpointing import run_stage
 from effvit_med.networks.efficientvit import Backbone
 from effvit_med.networks.layers import is_same
 from effvit_med.networks.presets import DecoderPreset, HeadPreset

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effvit_med.errors import SettingsError
-from effvit_med.networks.blocks import run_stage
+from effvit_med.networks.checkpointing import run_stage
 from effvit_med.networks.layers import LayerTypes, layers_for, per_axis, require_odd
 from effvit_med.networks.presets.efficientmod import CONTEXT_KERNEL_SIZE, EfficientModPreset
 

@@ -22,8 +22,8 @@ from effvit_med.networks.blocks import (
     ResBlock,
     Residual,
     Widening,
-    run_stage,
 )
+from effvit_med.networks.checkpointing import run_stage
 from effvit_med.networks.layers import per_axis, require_odd
 from effvit_med.networks.presets import BackbonePreset, StagePreset
 

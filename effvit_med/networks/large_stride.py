@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effvit_med.errors import SettingsError
-from effvit_med.networks.blocks import BlockStyle, ConvKind, add, convolve, fold_pair, padded_convolution, run_stage
+from effvit_med.networks.blocks import BlockStyle, ConvKind, add, convolve, fold_pair, padded_convolution
+from effvit_med.networks.checkpointing import run_stage
 from effvit_med.networks.layers import layers_for, without_autocast
 
 _SQUEEZE = 4

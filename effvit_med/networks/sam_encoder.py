@@ -24,8 +24,8 @@ from effvit_med.networks.blocks import (
     Residual,
     Widening,
     add,
-    run_stage,
 )
+from effvit_med.networks.checkpointing import run_stage
 from effvit_med.networks.efficientvit import EfficientVit
 from effvit_med.networks.layers import layers_for, without_autocast
 from effvit_med.networks.presets.sam import NeckPreset, SamPreset

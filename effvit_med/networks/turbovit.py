@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effvit_med.errors import SettingsError
-from effvit_med.networks.blocks import run_stage
+from effvit_med.networks.checkpointing import run_stage
 from effvit_med.networks.efficientmod import FeedForward
 from effvit_med.networks.layers import layers_for, per_axis
 from effvit_med.networks.presets.turbovit import TABLE_SIZE, WINDOW_SIZE, TurboVitPreset

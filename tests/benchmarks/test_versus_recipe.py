@@ -66,13 +66,14 @@ def test_limit_ends_training_in_time_and_is_told() -> None:
     assert plateau.learning_rate(1000) == 0
 
 
-def test_small_case_is_padded_with_edge_and_background() -> None:
-    """What is added shows no structure."""
+def test_a_small_case_goes_on_as_its_mirror_image() -> None:
+    """Image and labels alike, so that what is bright is still the structure."""
     case = make_case((31, 40, 24))
     values, labels = pad_to(case, HIPPOCAMPUS.patch)
     assert labels.shape == (40, 56, 40)
     assert values.shape == (1, 40, 56, 40)
-    assert labels.sum() == case.labels.sum()
+    assert np.array_equal(values[0, 31:], values[0, 22:31][::-1])
+    assert np.array_equal(labels[31:], labels[22:31][::-1])
 
 
 @pytest.mark.parametrize(("labelled", "shape"), [(HIPPOCAMPUS, (42, 58, 44)), (VESSELS, (1, 300, 280))])

@@ -36,11 +36,12 @@ def _case() -> ReferenceCase:
 
 @given(st.tuples(*[st.integers(3, 20)] * 3), st.integers(1, 9))
 def test_tiles_are_windows_of_the_padded_volume(size: tuple[int, int, int], count: int) -> None:
-    """As many as asked for, of the window's size, and each a cut of the volume: its values rise as they do there."""
+    """As many as asked for, of the window's size, and each a cut of the volume, mirrored where that is smaller."""
     values = torch.arange(float(np.prod(size))).reshape(1, *size)
     tiles = calibration_tiles(values, Tiling((4, 6, 8)), Preprocess(SPACING), count)
     assert [tuple(tile.shape) for tile in tiles] == [(1, 1, 4, 6, 8)] * count
-    padded = torch.nn.functional.pad(values, [0, max(0, 8 - size[2]), 0, max(0, 6 - size[1]), 0, max(0, 4 - size[0])])
+    missing = [(0, max(0, wanted - here)) for wanted, here in zip((4, 6, 8), size, strict=True)]
+    padded = torch.from_numpy(np.pad(values.numpy(), [(0, 0), *missing], mode="symmetric"))
     windows = padded.unfold(1, 4, 1).unfold(2, 6, 1).unfold(3, 8, 1).reshape(-1, 4 * 6 * 8)
     for tile in tiles:
         assert (windows == tile.flatten()).all(dim=1).any()
