@@ -26,7 +26,7 @@ from benchmarks import versus_sets
 from benchmarks.report import RESULTS, describe_circumstances, make_table, write_report
 from benchmarks.search_data import SETS, SearchSet, load_set
 from benchmarks.search_space import Candidate, Peer, list_candidates
-from benchmarks.search_training import ShortRun, mean_dice, train_shortly
+from benchmarks.search_training import ShortRun, mean_dice, show_whole, train_shortly
 from benchmarks.versus_models import CONTENDERS
 from effvit_med.evaluation import mean_interval
 from effvit_med.networks.export import export_onnx
@@ -46,7 +46,8 @@ def measure_latency(network: nn.Module, data: SearchSet, repeats: int = 5) -> di
     Returns:
         By runtime: ``eager`` and, where it is installed, ``openvino``.
     """
-    image = sorted((case[0] for case in data.validation), key=torch.Tensor.numel)[len(data.validation) // 2][None]
+    middle = sorted((case[0] for case in data.validation), key=torch.Tensor.numel)[len(data.validation) // 2]
+    image = show_whole(middle, data.patch)[None]
     network.eval()
 
     def least(call: Any) -> float:
@@ -84,7 +85,7 @@ def run_candidate(candidate: Candidate | Peer, data: SearchSet, run: ShortRun) -
     torch.manual_seed(run.seed)
     network = candidate.build(data.spatial_dims, data.classes)
     seconds = train_shortly(network, data, run)
-    dice = mean_dice(network, data.validation, data.classes)
+    dice = mean_dice(network, data.validation, data)
     return {
         "set": data.name,
         "candidate": candidate.to_dict(),

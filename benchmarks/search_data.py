@@ -32,7 +32,7 @@ class Task:
 #: By name: whole volumes of 3 cm, where everything is near, and photographs of 999 x 960 with vessels across them.
 #: Hippocampi are mirrored from side to side only: mirrored from front to back, anterior is where posterior was.
 SETS = {
-    "hippocampus": Task(patch=(32, 48, 40), held=30, mirrored=(2,)),
+    "hippocampus": Task(patch=(40, 56, 40), held=30, mirrored=(2,)),
     "vessels": Task(patch=(320, 320), held=2, mirrored=(0, 1)),
 }
 

@@ -61,21 +61,33 @@ def train_shortly(network: nn.Module, data: SearchSet, run: ShortRun) -> float:
     return time.process_time() - started
 
 
-def mean_dice(network: nn.Module, cases: Sequence[Case], classes: int) -> tuple[float, ...]:
+def show_whole(image: Tensor, patch: Sequence[int]) -> Tensor:
+    """A whole case as networks are shown it: mirrored at the far ends up to the size of a training patch.
+
+    Args:
+        image: (1, *space).
+        patch: sizes along the spatial axes.
+    """
+    sizes = [max(wanted, have) for wanted, have in zip(patch, image.shape[1:], strict=True)]
+    return cut_mirrored(image, [0] * len(sizes), sizes)
+
+
+def mean_dice(network: nn.Module, cases: Sequence[Case], data: SearchSet) -> tuple[float, ...]:
     """The mean Dice of the structures of each case, every case seen whole.
 
     Args:
         network: trained.
         cases: images and labels.
-        classes: background included.
+        data: the set that they are of.
     """
     network.eval()
     found = []
     with torch.inference_mode():
         for image, label in cases:
-            labels = network(image[None]).argmax(1)[0]
+            inside = tuple(slice(size) for size in label.shape)
+            labels = network(show_whole(image, data.patch)[None]).argmax(1)[0][inside]
             shares = []
-            for value in range(1, classes):
+            for value in range(1, data.classes):
                 a, b = labels == value, label == value
                 if total := int(a.sum() + b.sum()):
                     shares.append(2 * int((a & b).sum()) / total)

@@ -19,15 +19,17 @@ Predict = Callable[[Tensor], Tensor]
 
 
 def pad_image(labelled: LabelledSet, values: Tensor) -> Tensor:
-    """The image padded at the far ends to a multiple of the set's divisor, mirrored.
+    """The image, mirrored at the far ends up to a training crop at least, and to a multiple of the set's divisor.
+
+    All networks have learnt from crops of that size, and many take statistics from what they are shown.
 
     Args:
         labelled: the set.
         values: (1, g0, g1, g2).
     """
     free = range(3) if labelled.spatial_dims == 3 else range(1, 3)
-    missing = [-values.shape[1 + axis] % labelled.divisor if axis in free else 0 for axis in range(3)]
-    sizes = [size + more for size, more in zip(values.shape[1:], missing, strict=True)]
+    least = [max(edge, size) for edge, size in zip(labelled.patch, values.shape[1:], strict=True)]
+    sizes = [size + -size % labelled.divisor if axis in free else size for axis, size in enumerate(least)]
     return cut_mirrored(values, (0, 0, 0), sizes)
 
 
