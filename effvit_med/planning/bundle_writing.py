@@ -19,7 +19,6 @@ from effvit_med.engine.head import Head
 from effvit_med.engine.model import read_model
 from effvit_med.errors import EffvitError, OutputError
 from effvit_med.io.atomic import make_folder, write_json, write_text
-from effvit_med.planning.choice import show_value
 from effvit_med.planning.plan import Plan
 from effvit_med.volume import Code
 
@@ -195,7 +194,6 @@ def _template_values(plan: Plan, name: str) -> dict[str, Any]:
         "annotated_in_part": any(case.annotated is not None for case in plan.training_set.cases),
         "name": name,
         "plan": plan,
-        "show": show_value,
         "row": lambda numbers: " | ".join(f"{number:.4g}" for number in numbers),
         "percent": lambda share: f"{share:.2%}" if share < 0.1 else f"{share:.0%}",
         "notice": NOT_FOR_CLINICAL_USE,
