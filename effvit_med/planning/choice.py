@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -64,6 +65,10 @@ KINDS: dict[str, Kind] = {
     "learning_rate": Kind("Highest learning rate", _Positive),
 }
 """Every choice there is, in the order in which they are made."""
+
+
+_ROW = re.compile(r"\s*[\d.]+(\s*x\s*[\d.]+)+\s*")
+"""Numbers in a row as people write sizes."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,8 @@ def read_overrides(entries: Iterable[str]) -> dict[str, Any]:
     """Decisions of a person, from ``name=value`` as the command line takes them.
 
     Args:
-        entries: such as ``patch=[64,64,64]`` or ``preset=fullres_base``; values are written as in YAML.
+        entries: such as ``patch=[64,64,64]`` or ``preset=fullres_base``; values are written as in YAML, and numbers in
+            a row also as ``plan.md`` shows them, ``64 x 64 x 64``.
 
     Returns:
         Checked values by name.
@@ -155,6 +161,8 @@ def read_overrides(entries: Iterable[str]) -> dict[str, Any]:
     Examples:
         >>> read_overrides(["patch=[32, 64, 64]", "norm=batch"])
         {'patch': (32, 64, 64), 'norm': 'batch'}
+        >>> read_overrides(["patch=32x64x64"])
+        {'patch': (32, 64, 64)}
     """
     found: dict[str, Any] = {}
     for entry in entries:
@@ -166,11 +174,17 @@ def read_overrides(entries: Iterable[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0)
             raise SettingsError(f"There is no choice {name!r}. Did you mean {near[0]!r}? There are {', '.join(KINDS)}.")
         try:
-            found[name] = TypeAdapter(KINDS[name].values).validate_python(yaml.safe_load(text))
+            found[name] = TypeAdapter(KINDS[name].values).validate_python(_read_value(text))
         except (ValidationError, yaml.YAMLError) as error:
             told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "no YAML"
             raise SettingsError(f"--set {name}={text} cannot be: {told} ({KINDS[name].title}).") from error
     return found
+
+
+def _read_value(text: str) -> Any:
+    if _ROW.fullmatch(text):
+        text = f"[{text.replace('x', ',')}]"
+    return yaml.safe_load(text)
 
 
 def show_value(value: Any, separator: str = " x ") -> str:
