@@ -236,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of openly licensed scans")
     parser.add_argument("--set", nargs="+", default=list(SETS), choices=list(SETS), help="what to train on")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, help="of a run; those of the set if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights and samples")
     parser.add_argument("--only", nargs="+", help="names of candidates; all if not given")
     options = parser.parse_args()
@@ -248,7 +248,7 @@ def main() -> None:
         everything: list[Candidate | Peer] = [*list_candidates(data.spatial_dims), *peers]
         wanted = [each for each in everything if not options.only or each.name in options.only]
         for seed, candidate in tqdm(list(itertools.product(options.seeds, wanted)), desc=name, disable=None):
-            plan = ShortRun(steps=options.steps, seed=seed)
+            plan = ShortRun(steps=options.steps or SETS[name].steps, seed=seed)
             key = _key({"set": name, "candidate": candidate.to_dict(), "steps": plan.steps, "seed": plan.seed})
             if key in map(_key, _kept()):
                 continue

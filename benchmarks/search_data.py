@@ -22,18 +22,20 @@ class Task:
         patch: size of what one training sample shows.
         held: how many groups of the part that is learnt from are scored and not learnt from.
         mirrored: axes along which a mirrored sample is as good as the original.
+        steps: how many make a short run.
     """
 
     patch: tuple[int, ...]
     held: int
     mirrored: tuple[int, ...]
+    steps: int
 
 
 #: By name: whole volumes of 3 cm, where everything is near, and photographs of 999 x 960 with vessels across them.
 #: Hippocampi are mirrored from side to side only: mirrored from front to back, anterior is where posterior was.
 SETS = {
-    "hippocampus": Task(patch=(40, 56, 40), held=30, mirrored=(2,)),
-    "vessels": Task(patch=(320, 320), held=2, mirrored=(0, 1)),
+    "hippocampus": Task(patch=(40, 56, 40), held=30, mirrored=(2,), steps=600),
+    "vessels": Task(patch=(256, 256), held=2, mirrored=(0, 1), steps=400),
 }
 
 
