@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -133,27 +134,15 @@ def run_trial(trial: Trial, planned: Path, runs: Path) -> dict[str, Any]:
         runs: where its copy is made, in place of one that is there.
     """
     length, bundle = SETS[trial.set_name], runs / trial.folder
-    shutil.rmtree(bundle, ignore_errors=True)
-    shutil.copytree(planned, bundle, ignore=shutil.ignore_patterns("runs", "eval"))
     values = {
+        "epochs": str(length.epochs),
         "steps_per_epoch": str(length.steps),
         "warmup_steps": str(length.steps // 4),
         "val_interval": str(length.epochs),
         "seed": str(trial.seed),
-        "prepared_dir": str(planned / "runs" / "prepared"),
         **VARIANTS[trial.variant],
     }
-    said = bytearray()
-    started = time.perf_counter()
-    try:
-        train_bundle(bundle, RunOptions(epochs=length.epochs, values=values), said.extend)
-    finally:
-        (runs / f"{trial.folder}.log").write_bytes(said)
-    seconds = time.perf_counter() - started
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs" / "evaluate.yaml")]
-    scored = subprocess.run([*command, "--bundle_root", str(bundle)], capture_output=True, check=False)
-    if scored.returncode:
-        raise RuntimeError(scored.stderr.decode(errors="replace")[-2000:])
+    seconds = train_copy(planned, bundle, values)
     return {
         "set": trial.set_name,
         "variant": trial.variant,
@@ -161,22 +150,68 @@ def run_trial(trial: Trial, planned: Path, runs: Path) -> dict[str, Any]:
         "seed": trial.seed,
         "steps": length.epochs * length.steps,
         "training_s": round(seconds, 1),
-        "dice": read_scores(bundle / "eval" / "mean_dice_raw.csv"),
+        "dice": {
+            case: round(statistics.fmean(each for each in dice if each is not None), 5)
+            for case, dice in score_copy(bundle).items()
+        },
     }
 
 
-def read_scores(path: Path) -> dict[str, float]:
-    """The mean Dice of the structures of each case, from what MONAI's ``MetricsSaver`` wrote.
+def train_copy(planned: Path, bundle: Path, values: Mapping[str, str], fold: int = 0) -> float:
+    """Train a copy of a bundle, and keep what the training said beside it.
 
     Args:
-        path: ``mean_dice_raw.csv``.
+        planned: the bundle; its prepared cases are shared by all copies.
+        bundle: its copy, made anew.
+        values: keys of ``train.yaml`` that are set otherwise.
+        fold: what is not learnt from.
 
     Returns:
-        By the name of the file that was segmented.
+        Seconds that it took.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t" if "\t" in path.read_text(encoding="utf-8") else ","))
-    return {Path(row["filename"]).name: round(float(row["mean"]), 5) for row in rows}
+    shutil.rmtree(bundle, ignore_errors=True)
+    shutil.copytree(planned, bundle, ignore=shutil.ignore_patterns("runs", "eval"))
+    said = bytearray()
+    started = time.perf_counter()
+    shared = {"prepared_dir": str(planned / "runs" / "prepared")}
+    try:
+        train_bundle(bundle, RunOptions(fold=fold, values={**shared, **values}), said.extend)
+    finally:
+        bundle.with_suffix(".log").write_bytes(said)
+    return time.perf_counter() - started
+
+
+def score_copy(bundle: Path, fold: int = 0) -> dict[str, list[float | None]]:
+    """Dice of the structures of each case of a fold, by the bundle's own ``evaluate.yaml``.
+
+    Args:
+        bundle: trained.
+        fold: what it did not learn from.
+
+    Returns:
+        By the name of the file that was segmented; None for a structure that nobody marked there.
+
+    Raises:
+        RuntimeError: if the evaluation failed, with its last words.
+    """
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs" / "evaluate.yaml")]
+    weights = bundle / "runs" / "train" / "model.safetensors"
+    given = ["--bundle_root", str(bundle), "--fold", str(fold), "--weights", str(weights)]
+    scored = subprocess.run([*command, *given], capture_output=True, check=False)
+    if scored.returncode:
+        raise RuntimeError(scored.stderr.decode(errors="replace")[-2000:])
+    with (bundle / "eval" / "mean_dice_raw.csv").open(newline="", encoding="utf-8") as file:
+        return {_name_case(row["filename"]): _read_row(row) for row in csv.DictReader(file)}
+
+
+def _name_case(path: str) -> str:
+    """The last folder and the file: enough to tell cases apart, and no path of this machine."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def _read_row(row: Mapping[str, str]) -> list[float | None]:
+    values = [float(value) for key, value in row.items() if key.startswith("class")]
+    return [None if math.isnan(value) else round(value, 5) for value in values]
 
 
 def to_markdown(runs: Sequence[Mapping[str, Any]]) -> str:

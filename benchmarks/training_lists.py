@@ -76,21 +76,23 @@ SETS = {
 }
 
 
-def write_lists(name: str, data: Path, output: Path) -> Path:
+def write_lists(name: str, data: Path, output: Path, *, tests: bool = True) -> Path:
     """Write the list of one set and copy its test cases.
 
     Args:
         name: one of `SETS`.
         data: the folder of openly licensed scans.
         output: the folder for it; a folder of the set's name is made in it.
+        tests: whether the test cases are kept apart; without, all cases are in the list.
 
     Returns:
         Path of ``dataset.json``.
     """
     real = SETS[name]
     cases = real.find((data / real.folder).resolve())
-    _, tested = cut_groups([case.group for case in cases], real.folds)
+    tested = cut_groups([case.group for case in cases], real.folds)[1] if tests else []
     folder = output / name
+    folder.mkdir(parents=True, exist_ok=True)
     for case in (case for case in cases if case.group in tested):
         for kind, path in (("images", case.image), ("labels", case.label)):
             (folder / "test" / kind).mkdir(parents=True, exist_ok=True)
