@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from benchmarks.versus_sets import LabelledSet
 from effvit_med.networks import build_network, fold_batchnorm
@@ -40,7 +40,7 @@ class Contender:
     family: str
     build: Callable[[LabelledSet], nn.Module]
     multiple: int = 1
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     usual: str = ""
 
     @property
@@ -55,7 +55,7 @@ class Adapter(nn.Module):
     Args:
         network: gives logits of its input's size.
         spatial_dims: 2 or 3.
-        multiple: the input is padded at the far ends to a multiple of it, with its edge, and the logits are cut.
+        multiple: the input goes on as its mirror at the far ends up to a multiple of it, and the logits are cut.
     """
 
     def __init__(self, network: nn.Module, spatial_dims: int, multiple: int = 1) -> None:
@@ -69,8 +69,10 @@ class Adapter(nn.Module):
         """Logits of the image's size."""
         size = [int(edge) for edge in x.shape[2:]]
         missing = [-edge % self.multiple for edge in size]
-        if any(missing):
-            x = functional.pad(x, [part for edge in reversed(missing) for part in (0, edge)], mode="replicate")
+        for axis, (edge, more) in enumerate(zip(size, missing, strict=True), 2):
+            if more:  # as `effvit_med.transforms.cut_mirrored`, in plain numbers, so that it can be exported
+                places = [place if place < edge else 2 * edge - 1 - place for place in range(edge + more)]
+                x = x.index_select(axis, torch.tensor(places, device=x.device))
         y: Tensor = self.network(x)
         for axis, edge in enumerate(size, 2):
             y = y.narrow(axis, 0, edge) if any(missing) else y

@@ -302,10 +302,10 @@ class Segmenter:
         if not self.settings.mirror:
             return predict
         axes = mirror_axes(self.model, grid)
-        names = ", ".join(grid.orientation[axis] for axis in axes) or "none"
-        text = (
-            f"Scores are means over tiles mirrored along the axes towards {names}; never left-right with sided labels."
-        )
+        names = ", ".join(grid.orientation[axis] for axis in axes)
+        text = "No tile was mirrored, as this model takes no mirrored scans."
+        if axes:
+            text = f"Scores are means over tiles mirrored along the axes towards {names}."
         run.findings.append(Finding("MIRRORED", text))
         return mirrored(predict, axes)
 
