@@ -106,7 +106,6 @@ def _vary(start: Layout) -> list[Candidate]:
             "attention: no blocks at all", replace(start, blocks=(*start.blocks[: attends[0]], *[0] * len(attends)))
         ),
         Candidate("activation: hardswish", replace(start, activation="hardswish")),
-        Candidate("activation: PReLU", replace(start, activation="prelu")),
         Candidate("norm: batch", start, norm="batch"),
         Candidate("decoder: skips as they are", replace(start, plain_skips=True)),
         Candidate("decoder: nothing at the finest map", replace(start, decoder_depths=(0, *start.decoder_depths[1:]))),
@@ -145,19 +144,25 @@ def _volumes() -> list[Candidate]:
 
 
 def _images() -> list[Candidate]:
-    kinds: tuple[BlockKind, ...] = ("res", "res", "res", "attention", "attention")
-    start = Layout((16, 32, 64, 96, 128), (0, 1, 1, 2, 2), kinds, (1, 1, 1, 1))
-    halved = Layout(
-        (24, 48, 96, 128), (1, 1, 2, 2), ("res", "res", "attention", "attention"), (1, 1, 1), first_stride=2
-    )
+    kinds: tuple[BlockKind, ...] = ("res", "res", "attention", "attention")
+    start = Layout((24, 48, 96, 128), (1, 1, 2, 2), kinds, (1, 1, 1), activation="prelu", first_stride=2, subpixel=True)
+    five: tuple[BlockKind, ...] = ("res", *kinds)
+    at_full_size = Layout((16, 32, 64, 96, 128), (0, 1, 1, 2, 2), five, (1, 1, 1, 1))
     return [
         *_vary(start),
-        Candidate("widths: 8 16 32 64 64", replace(start, widths=(8, 16, 32, 64, 64))),
-        Candidate("widths: 16 24 32 48 64", replace(start, widths=(16, 24, 32, 48, 64))),
-        Candidate("widths: 16 32 32 64 64", replace(start, widths=(16, 32, 32, 64, 64))),
-        Candidate("widths: 24 48 96 128 192", replace(start, widths=(24, 48, 96, 128, 192))),
-        Candidate("widths: 32 64 64 96 128", replace(start, widths=(32, 64, 64, 96, 128))),
-        Candidate("stages: four", Layout((16, 32, 64, 96), (0, 1, 1, 2), kinds[:4], (1, 1, 1))),
-        Candidate("first stage: stride 2, sub-pixel logits", replace(halved, subpixel=True, activation="prelu")),
-        Candidate("first stage: stride 2, a map at full size", halved),
+        Candidate("decoder: a map at full size", replace(start, subpixel=False)),
+        Candidate("first stage: stride 1, hardswish", at_full_size),
+        Candidate("first stage: stride 1", replace(at_full_size, activation="prelu")),
+        Candidate("widths: 16 32 64 96", replace(start, widths=(16, 32, 64, 96))),
+        Candidate("widths: 16 32 128 128", replace(start, widths=(16, 32, 128, 128))),
+        Candidate("widths: 32 64 128 192", replace(start, widths=(32, 64, 128, 192))),
+        Candidate("widths: 32 48 64 96", replace(start, widths=(32, 48, 64, 96))),
+        Candidate(
+            "stages: three",
+            Layout((24, 48, 96), (1, 1, 2), kinds[:3], (1, 1), activation="prelu", first_stride=2, subpixel=True),
+        ),
+        Candidate(
+            "stages: five",
+            replace(start, widths=(24, 48, 96, 128, 128), blocks=(1, 1, 1, 2, 2), kinds=five, decoder_depths=(1,) * 4),
+        ),
     ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from effvit_med.networks import HighResolutionDecoder, SegmentationNetwork, build_network, create_backbone
+from effvit_med.networks import HighResolutionDecoder, SegmentationNetwork, build_network
 from effvit_med.networks.presets.fullres import FULL_RESOLUTION_NAMES, Layout, assemble
 
 
@@ -14,22 +14,16 @@ def _count(network: nn.Module) -> int:
     return sum(each.numel() for each in network.parameters())
 
 
-def test_first_map_of_an_image_has_its_size() -> None:
-    """In 2D nothing is halved before the first map."""
-    backbone = create_backbone("fullres_tiny", 2, 1)
-    image = torch.zeros(1, 1, 9, 16)
-    assert backbone.features(image)[0].shape[2:] == image.shape[2:]
-
-
-def test_no_map_of_a_volume_is_larger_than_half_of_it() -> None:
-    """In 3D the first stage halves, the decoder has no larger map, and the logits still have the volume's size."""
-    network = build_network(3, 1, 2, "fullres_tiny")
+@pytest.mark.parametrize("space", [(17, 24, 19), (17, 23)])
+def test_no_map_is_larger_than_half_of_the_image(space: tuple[int, ...]) -> None:
+    """The first stage halves, the decoder has no larger map, and the logits still have the image's size."""
+    network = build_network(len(space), 1, 2, "fullres_tiny")
     assert isinstance(network.head, HighResolutionDecoder)
-    image = torch.randn(1, 1, 17, 24, 19)
+    image = torch.randn(1, 1, *space)
     features = network.backbone.features(image)
     maps = [*features, *network.head.maps(image, features)]
     assert max(each.shape[2] for each in maps) == 9
-    assert network.logits(image).shape == (1, 2, 17, 24, 19)
+    assert network.logits(image).shape == (1, 2, *space)
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])

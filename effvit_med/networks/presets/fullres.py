@@ -3,9 +3,9 @@
 The published EfficientViT with its segmentation head stops at an eighth of the image: right for photographs of objects,
 wrong for a structure that is three voxels wide. Here dense residual convolutions stand where there are many voxels,
 multi-scale linear attention where there are few, and the decoder adds each stage's map on its way back to the input's
-size. In 2D the first stage has that size itself. In 3D it would cost more than all the rest, so the finest map has
-stride 2, and each of its voxels gives the logits of the eight that it covers. The widths are what
-`benchmarks/search.py` found, not what a paper has.
+size. A stage of that size itself would cost more than all the rest, so the finest map has stride 2, and each of its
+voxels gives the logits of the eight (in 2D the four) that it covers. The widths are what `benchmarks/search.py` found,
+not what a paper has.
 """
 
 from __future__ import annotations
@@ -102,26 +102,22 @@ def assemble(name: str, layout: Layout) -> FullResolutionPreset:
     return FullResolutionPreset(backbone, decoder)
 
 
-_VOLUMES: tuple[BlockKind, ...] = ("res", "res", "attention")
-_IMAGES: tuple[BlockKind, ...] = ("res", "res", "res", "attention", "attention")
-
-
-def _volume(widths: tuple[int, ...]) -> Layout:
-    return Layout(widths, (1, 1, 2), _VOLUMES, (1, 1), activation="prelu", first_stride=2, subpixel=True)
+def _halved(widths: tuple[int, ...], blocks: tuple[int, ...], attending: int) -> Layout:
+    """Dense blocks first, then ``attending`` stages with attention; the finest map has stride 2."""
+    first = len(widths) - attending
+    kinds: list[BlockKind] = ["res" if stage < first else "attention" for stage in range(len(widths))]
+    depths = (1,) * (len(widths) - 1)
+    return Layout(widths, blocks, tuple(kinds), depths, activation="prelu", first_stride=2, subpixel=True)
 
 
 #: By name and number of spatial axes.
 FULL_RESOLUTION = {
-    ("fullres_tiny", 3): assemble("fullres_tiny", _volume((16, 32, 64))),
-    ("fullres_small", 3): assemble("fullres_small", _volume((24, 48, 96))),
-    ("fullres_base", 3): assemble("fullres_base", _volume((32, 64, 128))),
-    ("fullres_tiny", 2): assemble("fullres_tiny", Layout((8, 16, 32, 64, 64), (0, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))),
-    ("fullres_small", 2): assemble(
-        "fullres_small", Layout((16, 32, 64, 96, 128), (1, 1, 1, 2, 2), _IMAGES, (1, 1, 1, 1))
-    ),
-    ("fullres_base", 2): assemble(
-        "fullres_base", Layout((24, 48, 96, 128, 192), (1, 2, 2, 2, 2), _IMAGES, (1, 1, 1, 1))
-    ),
+    (name, spatial_dims): assemble(name, _halved(widths, blocks, attending))
+    for spatial_dims, blocks, attending, family in (
+        (3, (1, 1, 2), 1, {"tiny": (16, 32, 64), "small": (24, 48, 96), "base": (32, 64, 128)}),
+        (2, (1, 1, 2, 2), 2, {"tiny": (16, 32, 64, 96), "small": (24, 48, 96, 128), "base": (32, 64, 128, 192)}),
+    )
+    for name, widths in ((f"fullres_{size}", widths) for size, widths in family.items())
 }
 
 FULL_RESOLUTION_NAMES = tuple(dict.fromkeys(name for name, _ in FULL_RESOLUTION))
