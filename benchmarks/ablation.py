@@ -62,6 +62,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     "augmentation: half as often": {"augmentation": "0.5"},
     "augmentation: twice as often": {"augmentation": "2"},
     "mirroring: none": {"mirror_axes": "[]"},
+    "mirroring: from side to side": {"mirror_axes": "[2]"},
+    "mirroring: along all axes but one that names depend on": {"mirror_axes": "[0, 2]"},
     "turning and scaling: none": {"rotate_range": "[0, 0, 0]", "scale_range": "[0, 0, 0]"},
     "patches around structures: none": {"foreground_share": "0"},
     "patches around structures: two thirds": {"foreground_share": "0.67"},

@@ -28,12 +28,7 @@ SHARE_OF_STEPS = 0.8
 VALIDATIONS = 20
 """So often the network is validated in a training."""
 
-_SIDES = {
-    "L": ("left", "right"),
-    "P": ("anterior", "posterior", "front", "back"),
-    "S": ("superior", "inferior", "upper", "lower"),
-}
-_AXIS_NAMES = {"L": "left and right", "P": "front and back", "S": "up and down"}
+_SIDES = ("left", "right")
 _UNPAIRED = ("liver", "spleen", "stomach", "pancreas", "gallbladder", "heart", "aorta", "colon", "duodenum", "cava")
 
 
@@ -100,7 +95,9 @@ def _choose_foreground(chooser: Chooser, fingerprint: Fingerprint, grid: Grid, n
 
 
 def choose_mirroring(chooser: Chooser, grid: Grid, table: LabelTable, *, photographs: bool) -> None:
-    """Decide along which axes patches are mirrored: none that tells structures apart.
+    """Decide along which axes patches are mirrored: those along which a mirrored scan is one that there could be.
+
+    Pictures may be mirrored at will, patients from side to side, unless that would make one structure of another.
 
     Args:
         chooser: takes the decision.
@@ -112,25 +109,18 @@ def choose_mirroring(chooser: Chooser, grid: Grid, table: LabelTable, *, photogr
     if photographs or grid.orientation is None:
         chooser.choose("mirror_axes", tuple(axes), "A mirrored picture is a picture that could have been taken.")
         return
-    letters = grid.orientation if len(grid.orientation) == 3 else ""
-    barred: dict[int, str] = {}
     names = [set(re.split(r"[^a-z]+", label.name)) for label in table]
-    for axis in axes:
-        letter = letters[axis : axis + 1]
-        kind = {"R": "L", "A": "P", "I": "S"}.get(letter, letter)
-        words = [word for word in _SIDES.get(kind, ()) if any(word in name for name in names)]
-        if words:
-            barred[axis] = f"not across {_AXIS_NAMES[kind]}, which {' and '.join(words)} in names depend on"
-        elif kind == "L" and len(table) > 1 and any(name & set(_UNPAIRED) for name in names):
-            barred[axis] = "not across left and right, which tell some of these organs apart"
-    sided = any(label.laterality is not None for label in table)
-    if not letters and sided:
-        barred = dict.fromkeys(axes, "not at all, as slices lie each otherwise and structures have a side")
-    value = tuple(axis for axis in axes if axis not in barred)
-    told = "; ".join(dict.fromkeys(barred.values()))
-    chooser.choose(
-        "mirror_axes", value, f"Mirrored along every axis, but {told}." if barred else "No structure has a side."
-    )
+    words = [word for word in _SIDES if any(word in name for name in names)]
+    single = len(table) > 1 and any(name & set(_UNPAIRED) for name in names)
+    if words or single or any(label.laterality is not None for label in table):
+        told = f"which {' and '.join(words)} in names depend on" if words else "which tell some of these organs apart"
+        chooser.choose("mirror_axes", (), f"Not across left and right, {told}; and no patient lies upside down.")
+    elif len(grid.orientation) == 3:
+        value = tuple(axis for axis in axes if grid.orientation[axis] in "LR")
+        chooser.choose("mirror_axes", value, "From side to side, as no structure has one; no patient lies upside down.")
+    else:
+        value = tuple(axis for axis in axes if axis > 0)
+        chooser.choose("mirror_axes", value, "Within slices, which lie each otherwise; no structure has a side.")
 
 
 def _choose_turning(chooser: Chooser, grid: Grid, *, photographs: bool) -> None:
