@@ -2,8 +2,9 @@
 
 Run from the repository's root: ``python -m benchmarks.training_lists --data ../shared/data -o runs/lists``. For each
 real set it writes ``NAME/dataset.json``, which ``effvit-med plan`` takes, and copies of the test cases to
-``NAME/test/images`` and ``NAME/test/labels``, which ``effvit-med segment`` and ``evaluate`` take. The split is that of
-the benchmarks (`benchmarks.splits`), so that a bundle is scored on cases that it has never seen.
+``NAME/test/images`` and ``NAME/test/labels``, which ``effvit-med segment`` and ``evaluate`` take; what a second
+observer drew goes to ``NAME/test/second``. The split is that of the benchmarks (`benchmarks.splits`), so that a bundle
+is scored on cases that it has never seen.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class RealSet:
         modality: as the Decathlon writes it.
         labels: names of the label values from 1 on.
         find: its cases.
+        second: name of the folder beside that of the labels with those of a second observer; empty where there is none.
     """
 
     folder: str
@@ -38,6 +40,7 @@ class RealSet:
     modality: str
     labels: tuple[str, ...]
     find: Callable[[Path], Sequence[TrainingCase]]
+    second: str = ""
 
 
 def _find_hippocampus(folder: Path) -> list[TrainingCase]:
@@ -71,7 +74,7 @@ def _find_hearts(folder: Path) -> list[TrainingCase]:
 
 SETS = {
     "hippocampus": RealSet("seg3d/hippocampus_msd04", 5, "MRI", ("anterior", "posterior"), _find_hippocampus),
-    "vessels": RealSet("seg2d/chasedb1", 3, "colour photograph", ("vessel",), _find_vessels),
+    "vessels": RealSet("seg2d/chasedb1", 3, "colour photograph", ("vessel",), _find_vessels, "labels_2ndHO"),
     "cardiac": RealSet("seg3d/cardiac_sunnybrook", 3, "MRI", ("lv_cavity", "lv_myocardium"), _find_hearts),
 }
 
@@ -94,7 +97,10 @@ def write_lists(name: str, data: Path, output: Path, *, tests: bool = True) -> P
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     for case in (case for case in cases if case.group in tested):
-        for kind, path in (("images", case.image), ("labels", case.label)):
+        copied = {"images": case.image, "labels": case.label}
+        if real.second:
+            copied["second"] = case.label.parent.with_name(real.second) / case.label.name
+        for kind, path in copied.items():
             (folder / "test" / kind).mkdir(parents=True, exist_ok=True)
             ending = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
             shutil.copy2(path, folder / "test" / kind / f"{case.case_id}{ending}")

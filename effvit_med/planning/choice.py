@@ -44,7 +44,7 @@ KINDS: dict[str, Kind] = {
     "orientation": Kind("Orientation of the grid", str | None),
     "spacing_mm": Kind("Spacing of the grid, mm", tuple[_Spacing, _Spacing, _Spacing]),
     "intensity": Kind("Intensity", dict[str, Any]),
-    "colour_weights": Kind("Shares of red, green and blue", tuple[float, float, float]),
+    "colour_weights": Kind("Shares of red, green and blue", tuple[float, float, float], ", "),
     "preset": Kind("Network", str),
     "stage_strides": Kind("Strides of the stages", tuple[_Stride, ...], ", "),
     "decoder_stride": Kind("Stride of the decoder", Literal[1, 2, 4]),
