@@ -1,8 +1,9 @@
 """Thick slices: what slices alone, slices with their neighbours and whole volumes are worth in equal time.
 
-Run from the repository's root: ``python -m benchmarks.dimensions --data ../shared/data`` (``--minutes 5``). The cine MR
-set (slices 8 to 10 mm apart) is planned three times by ``effvit-med plan``, with nothing set but the dimension and the
-minutes of training; each plan is trained once for each patient, who is left out and scored then. Every run is kept in
+Run from the repository's root: ``python -m benchmarks.dimensions --data ../shared/data`` (``--minutes 12``). The cine MR
+set (slices 8 to 10 mm apart) is planned three times by ``effvit-med plan``, with the dimension, the minutes of training
+and patches of 160 x 160 set, a few to a step, so that there are steps enough; each plan is trained once for each
+patient, who is left out and scored then. Every run is kept in
 ``results/dimensions.json`` as soon as it ends; a later call makes only those that are missing.
 """
 
@@ -28,9 +29,14 @@ _NAME = "dimensions"
 
 #: By name: choices of the plan that are set.
 DIMENSIONS: dict[str, dict[str, str]] = {
-    "2D": {"spatial_dims": "2", "neighbours": "0"},
-    "2.5D, two slices on each side": {"spatial_dims": "2", "neighbours": "2"},
-    "3D, slices coarser than pixels": {"spatial_dims": "3"},
+    "2D": {"spatial_dims": "2", "neighbours": "0", "patch": "1x160x160", "batch_size": "4"},
+    "2.5D, two slices on each side": {
+        "spatial_dims": "2",
+        "neighbours": "2",
+        "patch": "5x160x160",
+        "batch_size": "4",
+    },
+    "3D, slices coarser than pixels": {"spatial_dims": "3", "patch": "10x160x160", "batch_size": "2"},
 }
 
 
@@ -124,7 +130,7 @@ def main() -> None:
     """Makes the runs that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of openly licensed scans")
-    parser.add_argument("--minutes", type=float, default=5, help="of each training")
+    parser.add_argument("--minutes", type=float, default=12, help="of each training")
     parser.add_argument("--runs", type=Path, default=Path("runs") / _NAME, help="where bundles are made")
     options = parser.parse_args()
     made = describe_circumstances(f"benchmarks.{_NAME}")
