@@ -1,10 +1,10 @@
 """Thick slices: what slices alone, slices with their neighbours and whole volumes are worth in equal time.
 
-Run from the repository's root: ``python -m benchmarks.dimensions --data ../shared/data`` (``--minutes 12``). The cine MR
-set (slices 8 to 10 mm apart) is planned three times by ``effvit-med plan``, with the dimension, the minutes of training
-and patches of 160 x 160 set, a few to a step, so that there are steps enough; each plan is trained once for each
-patient, who is left out and scored then. Every run is kept in
-``results/dimensions.json`` as soon as it ends; a later call makes only those that are missing.
+Run from the repository's root: ``python -m benchmarks.dimensions --data ../shared/data`` (``--minutes 12``). The cine
+MR set (slices 8 to 10 mm apart) is planned three times by ``effvit-med plan``, with the dimension, the minutes of
+training and patches of 160 x 160 set, a few to a step, so that there are steps enough; each plan is trained once for
+each patient, who is left out and scored then. Every run is kept in ``results/dimensions.json`` as soon as it ends; a
+later call makes only those that are missing.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ OPTIMISER_COPIES = 4
 
 FEW_CASES = 10
 SMALL_BATCH = 8
+MANY_PIXELS = 100_000
 _MOST_PATCHES = {("cpu", 2): 8, ("cpu", 3): 2, ("cuda", 2): 32, ("cuda", 3): 16}
 _LIBRARIES_BYTES = 512 * MIB
 
@@ -106,7 +107,7 @@ def choose_network(chooser: Chooser, grid: Grid, fingerprint: Fingerprint, class
     multiple = _multiple(arguments["stage_strides"], grid)
     patch = _choose_patch(chooser, patch, grid, multiple, held, budget)
     batch = _choose_batch(chooser, fits, patch, budget)
-    arguments["norm"] = _choose_norm(chooser, batch)
+    arguments["norm"] = _choose_norm(chooser, batch, math.prod(patch[3 - grid.spatial_dims :]), grid.spatial_dims)
     arguments["decoder_stride"] = _choose_decoder_stride(chooser, fingerprint, grid)
     voxels = batch * math.prod(patch[3 - grid.spatial_dims :])
     return NetworkPlan(
@@ -314,11 +315,13 @@ def _gib(number: int) -> str:
     return f"{number / 2**30:.3g} GiB"
 
 
-def _choose_norm(chooser: Chooser, batch: int) -> str:
-    if batch < SMALL_BATCH:
-        value, reason = "instance", f"The mean over {batch} patches is too uncertain for batch normalisation."
-    else:
+def _choose_norm(chooser: Chooser, batch: int, voxels: int, spatial_dims: int) -> str:
+    value, reason = "instance", f"The mean over {batch} patches is too uncertain for batch normalisation."
+    if batch >= SMALL_BATCH:
         value, reason = "batch", f"{batch} patches give means that hold, and it costs nothing in use."
+    elif spatial_dims == 2 and batch > 1 and batch * voxels >= MANY_PIXELS:
+        told = f"{batch * voxels / 1000:.0f} thousand pixels in a step give means that hold"
+        value, reason = "batch", f"{told}, it costs nothing in use, and does not hang on how much of an image is seen."
     norm: str = chooser.choose("norm", value, reason)
     return norm
 

@@ -15,7 +15,7 @@ from effvit_med.networks import build_network
 from effvit_med.planning.checks import Examination
 from effvit_med.planning.choice import Chooser, read_overrides
 from effvit_med.planning.grid_choices import Grid
-from effvit_med.planning.network_choices import SMALLEST_MAP, choose_strides
+from effvit_med.planning.network_choices import SMALLEST_MAP, _choose_norm, choose_strides
 from effvit_med.planning.plan import Plan, make_plan
 from effvit_med.planning.training_choices import choose_mirroring
 from effvit_med.planning.training_set import make_table
@@ -135,6 +135,21 @@ def test_slices_that_lie_each_otherwise_are_mirrored_within_where_there_are_no_s
         choose_mirroring(chooser, grid, make_table({1: name}) or LabelTable(()), photographs=photographs)
         found.append(chooser.choices[0].value)
     assert found == [(), (1, 2), (0, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "voxels", "spatial_dims", "norm"),
+    [
+        (2, 256 * 256, 2, "batch"),
+        (2, 128 * 128, 2, "instance"),
+        (1, 512 * 512, 2, "instance"),
+        (2, 64**3, 3, "instance"),
+        (8, 16**3, 3, "batch"),
+    ],
+)
+def test_batches_are_normalised_where_their_means_hold(batch: int, voxels: int, spatial_dims: int, norm: str) -> None:
+    """Many patches, or two large pictures; blocks of a volume are too much alike."""
+    assert _choose_norm(Chooser({}), batch, voxels, spatial_dims) == norm
 
 
 def test_an_override_leads_what_follows_from_it(boxes: Examination) -> None:
