@@ -36,6 +36,9 @@ OPTIMISER_COPIES = 4
 FEW_CASES = 10
 SMALL_BATCH = 8
 MANY_PIXELS = 100_000
+FEWEST_STEPS = 1000
+FEWEST_PATCHES = 2
+"""Where there is time for fewer steps, a step gets fewer patches, but not fewer than these."""
 _MOST_PATCHES = {("cpu", 2): 8, ("cpu", 3): 2, ("cuda", 2): 32, ("cuda", 3): 16}
 _LIBRARIES_BYTES = 512 * MIB
 
@@ -48,11 +51,13 @@ class Budget:
         device: ``cpu`` or ``cuda``.
         memory_bytes: of a step, on the device.
         minutes: of the whole training; None if it does not matter.
+        most_patches: in a step, so that there is time for enough of them; None for any number.
     """
 
     device: str
     memory_bytes: int
     minutes: float | None = None
+    most_patches: int | None = None
 
 
 @dataclass(frozen=True)
@@ -307,6 +312,9 @@ def _choose_batch(chooser: Chooser, fits: _Fitting, patch: Size, budget: Budget)
     )
     if value == room:
         reason = f"{told}: no more fit into {_gib(budget.memory_bytes)}."
+    if budget.most_patches is not None and budget.most_patches < value:
+        value = budget.most_patches
+        reason = f"With more there would be time for fewer than {FEWEST_STEPS} steps in {budget.minutes:g} minutes."
     batch: int = chooser.choose("batch_size", value, reason)
     return batch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from effvit_med.errors import InputError
@@ -12,7 +12,7 @@ from effvit_med.planning.choice import Choice, Chooser
 from effvit_med.planning.colours import choose_colours
 from effvit_med.planning.fingerprint import Fingerprint, choose_orientation, take_fingerprint
 from effvit_med.planning.grid_choices import choose_grid, choose_modality
-from effvit_med.planning.network_choices import Budget, NetworkPlan, choose_network
+from effvit_med.planning.network_choices import FEWEST_PATCHES, Budget, NetworkPlan, choose_network
 from effvit_med.planning.splitting import Split, split_cases
 from effvit_med.planning.training_choices import TrainingPlan, choose_training
 from effvit_med.planning.training_set import TrainingSet
@@ -104,8 +104,13 @@ def make_plan(
     grid = choose_grid(chooser, fingerprint)
     if photographs:
         choose_colours(chooser, training_set.cases, training_set.ignore)
-    network = choose_network(chooser, grid, fingerprint, len(training_set.head.names(training_set.table)), budget)
+    classes = len(training_set.head.names(training_set.table))
+    network = choose_network(chooser, grid, fingerprint, classes, budget)
     training = choose_training(chooser, grid, fingerprint, training_set.table, network, budget)
+    while training.is_hasty and network.batch_size > FEWEST_PATCHES and not chooser.is_set("batch_size"):
+        budget = replace(budget, most_patches=max(FEWEST_PATCHES, network.batch_size // 2))
+        network = choose_network(chooser, grid, fingerprint, classes, budget)
+        training = choose_training(chooser, grid, fingerprint, training_set.table, network, budget)
     return Plan(
         training_set=training_set,
         fingerprint=fingerprint,
@@ -113,7 +118,7 @@ def make_plan(
         choices=chooser.choices,
         network=network,
         training=training,
-        budget=budget,
+        budget=replace(budget, most_patches=None),
         findings=(*examination.findings, *_note_split(training_set, divided)),
         seed=split.seed,
     )

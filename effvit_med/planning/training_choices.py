@@ -14,7 +14,7 @@ from effvit_med.networks import build_network
 from effvit_med.planning.choice import Chooser
 from effvit_med.planning.fingerprint import Fingerprint
 from effvit_med.planning.grid_choices import ANISOTROPIC, Grid
-from effvit_med.planning.network_choices import Budget, NetworkPlan
+from effvit_med.planning.network_choices import FEWEST_STEPS, Budget, NetworkPlan
 from effvit_med.volume import LabelTable
 
 STEPS = {"cpu": 6000, "cuda": 50000}
@@ -45,6 +45,11 @@ class TrainingPlan:
     epochs: int
     steps_per_epoch: int
     step_s: float | None
+
+    @property
+    def is_hasty(self) -> bool:
+        """Whether the time that was set leaves too few steps to learn anything."""
+        return self.step_s is not None and self.epochs * self.steps_per_epoch < FEWEST_STEPS
 
 
 def choose_training(

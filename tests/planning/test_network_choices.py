@@ -178,6 +178,16 @@ def test_minutes_decide_the_number_of_steps(boxes: Examination) -> None:
     assert plan.training.epochs >= 10
 
 
+def test_a_short_training_has_small_steps(boxes: Examination) -> None:
+    """Where minutes leave too few steps, a step has fewer patches, but for a number that a person set."""
+    slices = ("spatial_dims=2", "neighbours=0")
+    usual, hasty = _plan(boxes, *slices), _plan(boxes, *slices, minutes=0.02)
+    kept = _plan(boxes, *slices, "batch_size=8", minutes=0.02)
+    assert (usual.network.batch_size, hasty.network.batch_size, kept.network.batch_size) == (8, 2, 8)
+    reason = next(choice.reason for choice in hasty.choices if choice.name == "batch_size")
+    assert "fewer than 1000 steps in 0.02 minutes" in reason
+
+
 def test_nothing_marked_is_nothing_to_learn(tmp_path: Path) -> None:
     """A set of empty label maps is refused."""
     write_decathlon(tmp_path, 3, {"7": "nothing"})
