@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import shutil
 import statistics
@@ -26,7 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.report import RESULTS, describe_circumstances, make_table, write_report
+from benchmarks.report import describe_circumstances, kept_runs, make_table, write_report
 from benchmarks.training_lists import write_lists
 from effvit_med.evaluation import mean_interval
 from effvit_med.training.running import RunOptions, train_bundle
@@ -73,7 +72,6 @@ VARIANTS: dict[str, dict[str, str]] = {
     "Dice of each patch": {"batch_dice": "false"},
     "gradients not clipped": {"gradient_clip": "0"},
     "learning rate: 0.001": {"learning_rate": "0.001"},
-    "learning rate: 0.003": {"learning_rate": "0.003"},
     "learning rate: 0.006": {"learning_rate": "0.006"},
     "learning rate: 0.01": {"learning_rate": "0.01"},
     "weight decay: none": {"weight_decay": "0"},
@@ -109,20 +107,20 @@ class Trial:
         return f"{self.set_name}/{words}_{self.seed}"
 
 
-def plan(set_name: str, data: Path, runs: Path) -> Path:
-    """The bundle of a set as it is planned, made once.
+def plan_bundle(listed: Path, bundle: Path, name: str, choices: Mapping[str, str], *more: str) -> Path:
+    """A bundle by ``effvit-med plan``, made once.
 
     Args:
-        set_name: of `SETS`.
-        data: the folder of openly licensed scans.
-        runs: where it is made.
+        listed: the ``dataset.json``.
+        bundle: where it is made.
+        name: of the bundle.
+        choices: what is decided in place of the plan.
+        more: further words of the command line.
     """
-    bundle = runs / set_name / "planned"
     if not (bundle / "configs" / "train.yaml").exists():
-        listed = write_lists(set_name, data, runs / "lists")
-        own = [part for name, value in SETS[set_name].plan.items() for part in ("--set", f"{name}={value}")]
+        own = [part for choice, value in choices.items() for part in ("--set", f"{choice}={value}")]
         command = [sys.executable, "-m", "effvit_med.cli", "plan", str(listed), "-o", str(bundle), "--quiet"]
-        subprocess.run([*command, "--name", set_name, "--device", "cpu", "--overwrite", *own], check=True)
+        subprocess.run([*command, "--name", name, "--device", "cpu", "--overwrite", *more, *own], check=True)
     return bundle
 
 
@@ -266,11 +264,6 @@ def average_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {case: round(statistics.fmean(run["dice"][case] for run in runs), 5) for case in cases}
 
 
-def _kept() -> list[dict[str, Any]]:
-    path = RESULTS / f"{_NAME}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-
-
 def main() -> None:
     """Makes the runs that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -290,12 +283,14 @@ def main() -> None:
         if not options.only or variant in options.only
     ]
     for trial in tqdm(wanted, desc="runs", disable=None):
-        done = {(run["set"], run["variant"], run["seed"]) for run in _kept()}
+        done = {(run["set"], run["variant"], run["seed"]) for run in kept_runs(_NAME)}
         if (trial.set_name, trial.variant, trial.seed) in done:
             continue
-        planned = plan(trial.set_name, options.data, runs_folder)
+        listed = write_lists(trial.set_name, options.data, runs_folder / "lists")
+        bundle = runs_folder / trial.set_name / "planned"
+        planned = plan_bundle(listed, bundle, trial.set_name, SETS[trial.set_name].plan)
         run = run_trial(trial, planned, runs_folder)
-        runs = [*_kept(), run]  # read anew, as another call may have added its own meanwhile
+        runs = [*kept_runs(_NAME), run]  # read anew, as another call may have added its own meanwhile
         write_report(_NAME, to_markdown(runs), {"runs": runs}, made)
 
 

@@ -12,16 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.ablation import score_copy, train_copy
-from benchmarks.report import RESULTS, describe_circumstances, make_table, write_report
+from benchmarks.ablation import plan_bundle, score_copy, train_copy
+from benchmarks.report import describe_circumstances, kept_runs, make_table, write_report
 from benchmarks.training_lists import SETS, write_lists
 
 SET = "cardiac"
@@ -38,25 +36,6 @@ DIMENSIONS: dict[str, dict[str, str]] = {
     },
     "3D, slices coarser than pixels": {"spatial_dims": "3", "patch": "10x160x160", "batch_size": "2"},
 }
-
-
-def plan(dimension: str, minutes: float, patients: int, listed: Path, runs: Path) -> Path:
-    """The bundle of a dimension as it is planned, made once.
-
-    Args:
-        dimension: of `DIMENSIONS`.
-        minutes: of training.
-        patients: how many there are; each is a fold.
-        listed: the ``dataset.json``.
-        runs: where it is made.
-    """
-    bundle = runs / f"{dimension.partition(',')[0]}_{minutes:g}" / "planned"
-    if not (bundle / "configs" / "train.yaml").exists():
-        own = [part for name, value in DIMENSIONS[dimension].items() for part in ("--set", f"{name}={value}")]
-        command = [sys.executable, "-m", "effvit_med.cli", "plan", str(listed), "-o", str(bundle), "--quiet"]
-        given = ["--name", SET, "--device", "cpu", "--minutes", f"{minutes:g}", "--folds", str(patients), "--overwrite"]
-        subprocess.run([*command, *given, *own], check=True)
-    return bundle
 
 
 def run_dimension(dimension: str, fold: int, planned: Path, runs: Path) -> dict[str, Any]:
@@ -121,11 +100,6 @@ def to_markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _kept() -> list[dict[str, Any]]:
-    path = RESULTS / f"{_NAME}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-
-
 def main() -> None:
     """Makes the runs that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,10 +113,12 @@ def main() -> None:
     groups = {row["group"] for row in json.loads(listed.read_text(encoding="utf-8"))["training"]}
     wanted = [(fold, dimension) for fold in range(len(groups)) for dimension in DIMENSIONS]
     for fold, dimension in tqdm(wanted, desc="runs", disable=None):
-        if (fold, dimension) in {(run["fold"], run["dimension"]) for run in _kept()}:
+        if (fold, dimension) in {(run["fold"], run["dimension"]) for run in kept_runs(_NAME)}:
             continue
-        planned = plan(dimension, options.minutes, len(groups), listed, folder)
-        runs = [*_kept(), run_dimension(dimension, fold, planned, folder)]
+        bundle = folder / f"{dimension.partition(',')[0]}_{options.minutes:g}" / "planned"
+        more = ("--minutes", f"{options.minutes:g}", "--folds", str(len(groups)))
+        planned = plan_bundle(listed, bundle, SET, DIMENSIONS[dimension], *more)
+        runs = [*kept_runs(_NAME), run_dimension(dimension, fold, planned, folder)]
         write_report(_NAME, to_markdown(runs), {"runs": runs}, made)
 
 

@@ -114,3 +114,13 @@ def _describe_machine() -> str:
         memory = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     threads = torch.get_num_threads()
     return f"{processor}, {os.cpu_count()} cores ({threads} used), {memory}, {platform.system()} {platform.machine()}"
+
+
+def kept_runs(name: str) -> list[dict[str, Any]]:
+    """The runs that a report keeps so far; none if it was not written yet.
+
+    Args:
+        name: of the report, as `write_report` takes it.
+    """
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []

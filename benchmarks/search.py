@@ -23,7 +23,7 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks import versus_sets
-from benchmarks.report import RESULTS, describe_circumstances, make_table, write_report
+from benchmarks.report import RESULTS, describe_circumstances, kept_runs, make_table, write_report
 from benchmarks.search_data import SETS, SearchSet, load_set
 from benchmarks.search_space import Candidate, Peer, list_candidates
 from benchmarks.search_training import ShortRun, mean_dice, show_whole, train_shortly
@@ -226,11 +226,6 @@ def _key(run: Mapping[str, Any]) -> tuple[str, str, int, int]:
     return run["set"], json.dumps(run["candidate"], sort_keys=True), run["steps"], run["seed"]
 
 
-def _kept() -> list[dict[str, Any]]:
-    path = RESULTS / "search.json"
-    return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-
-
 def main() -> None:
     """Makes the runs that are missing, and writes table and picture."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -250,10 +245,10 @@ def main() -> None:
         for seed, candidate in tqdm(list(itertools.product(options.seeds, wanted)), desc=name, disable=None):
             plan = ShortRun(steps=options.steps or SETS[name].steps, seed=seed)
             key = _key({"set": name, "candidate": candidate.to_dict(), "steps": plan.steps, "seed": plan.seed})
-            if key in map(_key, _kept()):
+            if key in map(_key, kept_runs("search")):
                 continue
             run = json.loads(json.dumps(run_candidate(candidate, data, plan)))
-            runs = [*_kept(), run]  # read anew, as another call may have added its own meanwhile
+            runs = [*kept_runs("search"), run]  # read anew, as another call may have added its own meanwhile
             draw(runs, RESULTS / "search.png")
             write_report("search", to_markdown(runs), {"runs": runs}, made)
 

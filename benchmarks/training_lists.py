@@ -90,9 +90,14 @@ def write_lists(name: str, data: Path, output: Path, *, tests: bool = True) -> P
 
     Returns:
         Path of ``dataset.json``.
+
+    Raises:
+        SystemExit: if the set is not there, with a line that says where it was looked for.
     """
     real = SETS[name]
     cases = real.find((data / real.folder).resolve())
+    if not cases:
+        raise SystemExit(f"There are no scans of {name} in {data / real.folder}; name the folder with --data.")
     tested = cut_groups([case.group for case in cases], real.folds)[1] if tests else []
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)

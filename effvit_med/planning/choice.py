@@ -177,6 +177,8 @@ def read_overrides(entries: Iterable[str]) -> dict[str, Any]:
             found[name] = TypeAdapter(KINDS[name].values).validate_python(_read_value(text))
         except (ValidationError, yaml.YAMLError) as error:
             told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "no YAML"
+            if "tuple" in told:
+                told = f"several numbers are needed, such as {name}=[40,56,40] or {name}=40x56x40"
             raise SettingsError(f"--set {name}={text} cannot be: {told} ({KINDS[name].title}).") from error
     return found
 

@@ -36,6 +36,8 @@ OPTIMISER_COPIES = 4
 FEW_CASES = 10
 SMALL_BATCH = 8
 MANY_PIXELS = 100_000
+"""In a step, from which on the means of two slices hold for batch normalisation."""
+
 FEWEST_STEPS = 1000
 FEWEST_PATCHES = 2
 """Where there is time for fewer steps, a step gets fewer patches, but not fewer than these."""
@@ -112,9 +114,9 @@ def choose_network(chooser: Chooser, grid: Grid, fingerprint: Fingerprint, class
     multiple = _multiple(arguments["stage_strides"], grid)
     patch = _choose_patch(chooser, patch, grid, multiple, held, budget)
     batch = _choose_batch(chooser, fits, patch, budget)
-    arguments["norm"] = _choose_norm(chooser, batch, math.prod(patch[3 - grid.spatial_dims :]), grid.spatial_dims)
-    arguments["decoder_stride"] = _choose_decoder_stride(chooser, fingerprint, grid)
     voxels = batch * math.prod(patch[3 - grid.spatial_dims :])
+    arguments["norm"] = _choose_norm(chooser, batch, voxels, grid.spatial_dims)
+    arguments["decoder_stride"] = _choose_decoder_stride(chooser, fingerprint, grid)
     return NetworkPlan(
         arguments={**arguments, "stage_strides": _plain_strides(arguments["stage_strides"])},
         patch=patch,
@@ -327,8 +329,8 @@ def _choose_norm(chooser: Chooser, batch: int, voxels: int, spatial_dims: int) -
     value, reason = "instance", f"The mean over {batch} patches is too uncertain for batch normalisation."
     if batch >= SMALL_BATCH:
         value, reason = "batch", f"{batch} patches give means that hold, and it costs nothing in use."
-    elif spatial_dims == 2 and batch > 1 and batch * voxels >= MANY_PIXELS:
-        told = f"{batch * voxels / 1000:.0f} thousand pixels in a step give means that hold"
+    elif spatial_dims == 2 and batch > 1 and voxels >= MANY_PIXELS:
+        told = f"{voxels / 1000:.0f} thousand pixels in a step give means that hold"
         value, reason = "batch", f"{told}, it costs nothing in use, and does not hang on how much of an image is seen."
     norm: str = chooser.choose("norm", value, reason)
     return norm

@@ -140,11 +140,11 @@ def test_slices_that_lie_each_otherwise_are_mirrored_within_where_there_are_no_s
 @pytest.mark.parametrize(
     ("batch", "voxels", "spatial_dims", "norm"),
     [
-        (2, 256 * 256, 2, "batch"),
-        (2, 128 * 128, 2, "instance"),
+        (2, 2 * 256 * 256, 2, "batch"),
+        (2, 2 * 128 * 128, 2, "instance"),
         (1, 512 * 512, 2, "instance"),
-        (2, 64**3, 3, "instance"),
-        (8, 16**3, 3, "batch"),
+        (2, 2 * 64**3, 3, "instance"),
+        (8, 8 * 16**3, 3, "batch"),
     ],
 )
 def test_batches_are_normalised_where_their_means_hold(batch: int, voxels: int, spatial_dims: int, norm: str) -> None:
