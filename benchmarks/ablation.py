@@ -25,7 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.report import describe_circumstances, kept_runs, make_table, write_report
+from benchmarks.report import adding, describe_circumstances, keep_runs, kept_runs, make_table
 from benchmarks.training_lists import write_lists
 from effvit_med.evaluation import mean_interval
 from effvit_med.training.running import RunOptions, train_bundle
@@ -289,9 +289,7 @@ def main() -> None:
         listed = write_lists(trial.set_name, options.data, runs_folder / "lists")
         bundle = runs_folder / trial.set_name / "planned"
         planned = plan_bundle(listed, bundle, trial.set_name, SETS[trial.set_name].plan)
-        run = run_trial(trial, planned, runs_folder)
-        runs = [*kept_runs(_NAME), run]  # read anew, as another call may have added its own meanwhile
-        write_report(_NAME, to_markdown(runs), {"runs": runs}, made)
+        keep_runs(_NAME, adding(run_trial(trial, planned, runs_folder)), to_markdown, made)
 
 
 if __name__ == "__main__":

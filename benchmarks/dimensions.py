@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.ablation import plan_bundle, score_copy, train_copy
-from benchmarks.report import describe_circumstances, kept_runs, make_table, write_report
+from benchmarks.report import adding, describe_circumstances, keep_runs, kept_runs, make_table
 from benchmarks.training_lists import SETS, write_lists
 
 SET = "cardiac"
@@ -118,8 +118,7 @@ def main() -> None:
         bundle = folder / f"{dimension.partition(',')[0]}_{options.minutes:g}" / "planned"
         more = ("--minutes", f"{options.minutes:g}", "--folds", str(len(groups)))
         planned = plan_bundle(listed, bundle, SET, DIMENSIONS[dimension], *more)
-        runs = [*kept_runs(_NAME), run_dimension(dimension, fold, planned, folder)]
-        write_report(_NAME, to_markdown(runs), {"runs": runs}, made)
+        keep_runs(_NAME, adding(run_dimension(dimension, fold, planned, folder)), to_markdown, made)
 
 
 if __name__ == "__main__":

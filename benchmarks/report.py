@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from effvit_med.engine.record import library_versions
 
@@ -124,3 +125,36 @@ def kept_runs(name: str) -> list[dict[str, Any]]:
     """
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+
+
+def keep_runs(
+    name: str,
+    change: Callable[[list[dict[str, Any]]], Sequence[Mapping[str, Any]]],
+    to_text: Callable[[Sequence[Mapping[str, Any]]], str],
+    made: Circumstances,
+) -> None:
+    """Change the runs that a report keeps; other calls of the same benchmark wait meanwhile, so that none is lost.
+
+    Args:
+        name: of the report.
+        change: gives the runs to keep in place of those that are there.
+        to_text: gives the report of them.
+        made: the circumstances.
+    """
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with FileLock(RESULTS / f".{name}.lock"):
+        runs = json.loads(json.dumps(change(kept_runs(name))))  # as they come back from the file
+        write_report(name, to_text(runs), {"runs": runs}, made)
+
+
+def adding(run: Mapping[str, Any]) -> Callable[[list[dict[str, Any]]], Sequence[Mapping[str, Any]]]:
+    """The change for `keep_runs` that adds a run.
+
+    Args:
+        run: plain values.
+
+    Examples:
+        >>> adding({"seed": 1})([{"seed": 0}])
+        [{'seed': 0}, {'seed': 1}]
+    """
+    return lambda kept: [*kept, run]

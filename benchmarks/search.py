@@ -4,6 +4,8 @@ Run from the repository's root: ``python -m benchmarks.search --data ../shared/d
 ``--steps 600``, ``--seeds 0 1 2``, ``--only NAME``). MONAI's U-Net of the accuracy benchmark is trained alike, as a
 yardstick. Every run is kept in ``results/search.json`` as soon as it ends; a later call makes only those that are
 missing, and draws the front anew. Two calls at once may share the work if they differ in sets, seeds or names.
+``--time`` trains nothing and times every layout of the kept runs anew, all on this machine: do it once runs of another
+machine are among them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks import versus_sets
-from benchmarks.report import RESULTS, describe_circumstances, kept_runs, make_table, write_report
+from benchmarks.report import RESULTS, adding, describe_circumstances, keep_runs, kept_runs, make_table
 from benchmarks.search_data import SETS, SearchSet, load_set
 from benchmarks.search_space import Candidate, Peer, list_candidates
 from benchmarks.search_training import ShortRun, mean_dice, show_whole, train_shortly
@@ -96,6 +99,34 @@ def run_candidate(candidate: Candidate | Peer, data: SearchSet, run: ShortRun) -
         "training_s": round(seconds, 1),
         "latency_ms": {name: round(value, 1) for name, value in measure_latency(network, data).items()},
     }
+
+
+def time_anew(runs: Sequence[Mapping[str, Any]], everything: Sequence[Candidate | Peer], data: SearchSet) -> list[Any]:
+    """The runs of a set with times of this machine; those of other sets as they are.
+
+    Args:
+        runs: kept ones.
+        everything: the candidates, to build their networks anew.
+        data: the set.
+
+    Returns:
+        Runs of a candidate share its one measurement; those of a layout that is no candidate any more are left out.
+    """
+    times: dict[str, dict[str, float]] = {}
+    mine = {json.dumps(run["candidate"], sort_keys=True) for run in runs if run["set"] == data.name}
+    for candidate in tqdm(everything, desc=f"time, {data.name}", disable=None):
+        key = json.dumps(candidate.to_dict(), sort_keys=True)
+        if key in mine:
+            network = candidate.build(data.spatial_dims, data.classes)
+            times[key] = {name: round(value, 1) for name, value in measure_latency(network, data).items()}
+    found = []
+    for run in runs:
+        key = json.dumps(run["candidate"], sort_keys=True)
+        if run["set"] != data.name:
+            found.append(run)
+        elif key in times:
+            found.append({**run, "latency_ms": times[key]})
+    return found
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -218,6 +249,16 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def report(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The table, with the picture beside it.
+
+    Args:
+        runs: all of them.
+    """
+    draw(runs, RESULTS / "search.png")
+    return to_markdown(runs)
+
+
 def _latency(run: Mapping[str, Any]) -> float:
     return min(run["latency_ms"].values())
 
@@ -234,6 +275,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of a run; those of the set if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights and samples")
     parser.add_argument("--only", nargs="+", help="names of candidates; all if not given")
+    parser.add_argument("--time", action="store_true", help="train nothing, time all layouts anew")
     options = parser.parse_args()
     made = describe_circumstances("benchmarks.search")
     torch.set_num_threads(1)
@@ -241,16 +283,16 @@ def main() -> None:
         data = load_set(name, options.data)
         peers = [Peer(each, versus_sets.SETS[name]) for each in CONTENDERS if each.family == "MONAI UNet"]
         everything: list[Candidate | Peer] = [*list_candidates(data.spatial_dims), *peers]
+        if options.time:
+            keep_runs("search", partial(time_anew, everything=everything, data=data), report, made)
+            continue
         wanted = [each for each in everything if not options.only or each.name in options.only]
         for seed, candidate in tqdm(list(itertools.product(options.seeds, wanted)), desc=name, disable=None):
             plan = ShortRun(steps=options.steps or SETS[name].steps, seed=seed)
             key = _key({"set": name, "candidate": candidate.to_dict(), "steps": plan.steps, "seed": plan.seed})
             if key in map(_key, kept_runs("search")):
                 continue
-            run = json.loads(json.dumps(run_candidate(candidate, data, plan)))
-            runs = [*kept_runs("search"), run]  # read anew, as another call may have added its own meanwhile
-            draw(runs, RESULTS / "search.png")
-            write_report("search", to_markdown(runs), {"runs": runs}, made)
+            keep_runs("search", adding(run_candidate(candidate, data, plan)), report, made)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -121,6 +122,19 @@ def _vary(start: Layout) -> list[Candidate]:
     ]
 
 
+def _without_attention(start: Layout, families: Sequence[tuple[int, ...]]) -> list[Candidate]:
+    """Convolutions only, at other widths than the start's."""
+    coarse: dict[str, BlockKind] = {"dense convolutions": "res", "MBConvs": "mb"}
+    return [
+        Candidate(
+            f"{name}, widths: {' '.join(map(str, widths))}",
+            replace(start, widths=widths, kinds=tuple(kind if each == "attention" else each for each in start.kinds)),
+        )
+        for name, kind in coarse.items()
+        for widths in families
+    ]
+
+
 def _volumes() -> list[Candidate]:
     kinds: tuple[BlockKind, ...] = ("res", "res", "attention")
     start = Layout((24, 48, 96), (1, 1, 2), kinds, (1, 1), activation="prelu", first_stride=2, subpixel=True)
@@ -135,6 +149,7 @@ def _volumes() -> list[Candidate]:
         Candidate("widths: 16 32 128", replace(start, widths=(16, 32, 128))),
         Candidate("widths: 32 64 128", replace(start, widths=(32, 64, 128))),
         Candidate("widths: 32 48 64", replace(start, widths=(32, 48, 64))),
+        *_without_attention(start, ((16, 32, 64), (32, 64, 128))),
         Candidate("stages: two", replace(start, widths=(24, 48), blocks=(1, 2), kinds=kinds[1:], decoder_depths=(1,))),
         Candidate(
             "stages: four",
@@ -157,6 +172,7 @@ def _images() -> list[Candidate]:
         Candidate("widths: 16 32 128 128", replace(start, widths=(16, 32, 128, 128))),
         Candidate("widths: 32 64 128 192", replace(start, widths=(32, 64, 128, 192))),
         Candidate("widths: 32 48 64 96", replace(start, widths=(32, 48, 64, 96))),
+        *_without_attention(start, ((8, 16, 32, 64), (16, 32, 64, 96), (32, 64, 128, 192))),
         Candidate(
             "stages: three",
             Layout((24, 48, 96), (1, 1, 2), kinds[:3], (1, 1), activation="prelu", first_stride=2, subpixel=True),

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from benchmarks.report import Circumstances, describe_circumstances, make_table, write_report
+from benchmarks import report
+from benchmarks.report import (
+    Circumstances,
+    adding,
+    describe_circumstances,
+    keep_runs,
+    kept_runs,
+    make_table,
+    write_report,
+)
 
 MADE = Circumstances("python -m benchmarks.x", "2024-05-01T00:00:00+00:00", "a processor", 0.5, {"torch": "2"})
 
@@ -32,3 +44,19 @@ def test_both_files_say_machine_versions_date_and_command(tmp_path: Path, capsys
     text = (tmp_path / "x.md").read_text()
     assert all(word in text for word in ("# Title", MADE.command, MADE.date, MADE.machine, "torch 2"))
     assert capsys.readouterr().out.strip() == text.strip()
+
+
+def test_calls_at_the_same_time_lose_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads what is kept and adds its own while the others wait, however long its report takes."""
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "write_report", partial(write_report, folder=tmp_path))
+    together = threading.Barrier(4)
+
+    def call(seed: int) -> None:
+        together.wait()
+        keep_runs("x", adding({"seed": seed}), lambda runs: f"{len(runs)} runs", MADE)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(call, range(4)))
+    assert sorted(run["seed"] for run in kept_runs("x")) == [0, 1, 2, 3]
+    assert (tmp_path / "x.md").read_text().startswith("4 runs")

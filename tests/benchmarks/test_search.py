@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import versus_sets
-from benchmarks.search import merge_seeds, to_markdown
+from benchmarks.search import merge_seeds, time_anew, to_markdown
+from benchmarks.search_data import SearchSet
 from benchmarks.search_space import Peer, list_candidates
 from benchmarks.versus_models import find_contender
 
@@ -60,3 +62,16 @@ def test_the_front_is_bold() -> None:
     assert "**best**" in table
     assert "**quick**" in table
     assert "| beaten |" in table
+
+
+def test_times_are_taken_anew_of_layouts_that_are_still_candidates() -> None:
+    """Seeds share one measurement, other sets keep theirs, a layout that nobody can build any more is left out."""
+    candidate = list_candidates(2)[0]
+    kept = {**_run("start", [0.5], 0, 1e9), "candidate": json.loads(json.dumps(candidate.to_dict()))}
+    other = {**_run("start", [0.5], 0, 7.0), "set": "elsewhere"}
+    case = (torch.zeros(1, 32, 32), torch.zeros(32, 32, dtype=torch.long))
+    data = SearchSet("made", 2, 2, (32, 32), (case,), (case,), ())
+    first, second, third = time_anew([kept, {**kept, "seed": 1}, _run("gone", [0.5], 0, 7.0), other], [candidate], data)
+    assert first["latency_ms"] == second["latency_ms"]
+    assert 0 < first["latency_ms"]["eager"] < 1e9
+    assert third == other

@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
+import torch
 import yaml
+from monai.bundle import ConfigParser
 
+from effvit_med.bundle.metatensor import to_metatensor
 from effvit_med.engine import read_model
 from effvit_med.engine.head import Head, Region
 from effvit_med.errors import OutputError, SettingsError
@@ -18,6 +22,7 @@ from effvit_med.planning.bundle_writing import write_bundle
 from effvit_med.planning.choice import read_overrides
 from effvit_med.planning.plan import Plan, SplitOptions, make_plan
 from effvit_med.training.data import read_datalist
+from effvit_med.volume import Geometry, Volume
 from tests.conftest import ROOT
 from tests.planning.parts import SMALL, examined, write_decathlon
 
@@ -142,3 +147,25 @@ def test_a_bundle_of_regions_is_planned(tmp_path: Path) -> None:
     assert (model.head, model.network["out_channels"]) == (head, 2)
     metadata = json.loads((tmp_path / "made" / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "whole", "1": "inner"}
+
+
+def test_the_planned_evaluation_leaves_out_what_is_ignored(plan: Plan, tmp_path: Path) -> None:
+    """Where the label map has the ignored value, neither it nor the prediction has a structure that could be scored."""
+    ignoring = replace(plan, training_set=replace(plan.training_set, ignore=9))
+    write_bundle(ignoring, tmp_path / "boxes")
+    parser = ConfigParser()
+    parser.read_config(tmp_path / "boxes" / "configs" / "evaluate.yaml")
+    parser["bundle_root"] = str(tmp_path / "boxes")
+    to_classes = parser.get_parsed_content("postprocessing#transforms#1")
+    grid = Volume(np.zeros((1, 1, 4), np.float32), Geometry(np.eye(4), (1, 1, 4)))
+    maps = {"pred": [1, 1, 2, 0], "label": [1, 9, 9, 2]}
+    found = to_classes(
+        {
+            key: to_metatensor(torch.tensor(row).float()[None, None, None], grid.geometry, grid)
+            for key, row in maps.items()
+        }
+    )
+    assert {key: value.flatten().tolist() for key, value in found.items()} == {
+        "pred": [1, 0, 0, 0],
+        "label": [1, 0, 0, 2],
+    }
