@@ -9,7 +9,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from effvit_med.review.growing import GrowthLimits, Image, Mask, measure_appearance, smooth
-from effvit_med.review.refining import RefineRequest, draw_ball
+from effvit_med.review.refining import RefineRequest
+from effvit_med.transforms.drawing import draw_ball
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,6 +20,7 @@ from effvit_med.review.growing import (
     smooth,
     snap_outline,
 )
+from effvit_med.transforms.drawing import draw_ball, draw_outline, slice_of, trace_path
 from effvit_med.volume.geometry import Geometry
 from effvit_med.volume.prompts import Prompt
 from effvit_med.volume.volume import Volume
@@ -261,10 +261,9 @@ class LocalRefiner:
 
     def _snap(self, request: RefineRequest, prompt: Prompt, axis: int) -> Mask:
         region = np.zeros(request.image.shape, bool)
-        number = prompt.slice_number
-        if number is None or not 0 <= number < region.shape[axis]:
+        where = slice_of(prompt, region.shape)
+        if where is None:
             return region
-        where = (slice(None),) * axis + (number,)
         spacing = tuple(step for other, step in enumerate(request.spacing_mm) if other != axis)
         image = smooth(np.nan_to_num(request.image[where]), spacing, self.limits.smooth_mm)
         outline = draw_outline(prompt, image.shape)
@@ -275,56 +274,6 @@ class LocalRefiner:
                 inwards_mm, outwards_mm = max(inwards_mm, share), 0.0
             region[where] = snap_outline(image, outline, spacing, inwards_mm, outwards_mm)
         return region
-
-
-def draw_ball(prompt: Prompt, shape: Sequence[int], spacing_mm: Sequence[float], radius_mm: float) -> Mask:
-    """The voxels within a radius of a point, or of the line of a scribble; of each at least the nearest voxel.
-
-    Args:
-        prompt: its vertices outside the grid are left out.
-        shape: of the grid.
-        spacing_mm: along each axis.
-        radius_mm: 0 for the nearest voxels alone.
-    """
-    drawn, spacing = np.zeros(shape, bool), np.asarray(spacing_mm)
-    centres = np.unique(np.rint(trace_path(prompt)).astype(int), axis=0)
-    centres = centres[((centres >= 0) & (centres < shape)).all(axis=1)]
-    ranges = [np.arange(-reach, reach + 1) for reach in np.floor(radius_mm / spacing).astype(int)]
-    offsets = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-    offsets = offsets[np.linalg.norm(offsets * spacing, axis=1) <= radius_mm]
-    places = (centres[:, None] + offsets[None]).reshape(-1, 3)
-    places = places[((places >= 0) & (places < shape)).all(axis=1)]
-    drawn[tuple(places.T)] = True
-    return drawn
-
-
-def trace_path(prompt: Prompt) -> npt.NDArray[np.float64]:
-    """The points of a prompt; of a scribble also those between, no farther apart than half a voxel, (n, 3)."""
-    vertices = np.asarray(prompt.index)
-    if prompt.kind != "scribble":
-        return vertices
-    parts = [vertices[:1]]
-    for start, stop in itertools.pairwise(vertices):
-        count = max(1, int(np.ceil(2 * np.abs(stop - start).max())))
-        parts.append(start + (stop - start) * np.linspace(0, 1, count + 1)[1:, None])
-    return np.concatenate(parts)
-
-
-def draw_outline(prompt: Prompt, shape: tuple[int, ...]) -> Mask:
-    """The pixels of its slice whose centre lies within a box or lasso.
-
-    Args:
-        prompt: a box or lasso.
-        shape: of the slice.
-    """
-    from skimage.draw import polygon2mask
-
-    flat = np.asarray([[at for axis, at in enumerate(vertex) if axis != prompt.axis] for vertex in prompt.index])
-    if prompt.kind == "box":
-        low, high = flat.min(axis=0), flat.max(axis=0)
-        inside = [(np.arange(size) >= a) & (np.arange(size) <= b) for size, a, b in zip(shape, low, high, strict=True)]
-        return np.logical_and.outer(inside[0], inside[1])
-    return np.asarray(polygon2mask(shape, flat), bool)
 
 
 def _narrowest_mm(prompt: Prompt, spacing_mm: Sequence[float]) -> float:

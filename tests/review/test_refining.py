@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effvit_med.errors import GeometryError
-from effvit_med.review.refining import LocalRefiner, RefineRequest, crop_around, cut_request, draw_ball, list_changes
+from effvit_med.review.refining import LocalRefiner, RefineRequest, crop_around, cut_request, list_changes
 from effvit_med.volume import Geometry, Volume
 from effvit_med.volume.prompts import Prompt
 
@@ -162,14 +162,6 @@ def test_a_crop_stays_inside_the_scan_and_holds_the_prompt():
     assert crop == (slice(0, 6), slice(49, 60), slice(0, 11))
     scribble = Prompt("scribble", 1, True, ((10, 10, 5), (10, 10, 55)))
     assert crop_around([scribble], GRID, 4)[2] == slice(3, 58)
-
-
-def test_a_scribble_is_drawn_without_gaps():
-    """The voxels of a slanted line touch one another."""
-    drawn = draw_ball(Prompt("scribble", 1, True, ((2, 5, 5), (9, 50, 40))), SHAPE, SPACING, 0.0)
-    places = np.argwhere(drawn)
-    steps = np.abs(np.diff(places[np.argsort(places[:, 1], kind="stable")], axis=0)).max()
-    assert steps == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""A promptable network: an image is encoded once; each prompt then costs only the narrow rest.
+
+Prompts reach it as maps of the image's size (`PROMPT_CHANNELS`), so that points, scribbles, boxes, lassos and an
+earlier mask are one kind of input, in 2D and 3D alike, and nothing is lost of where they lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from effvit_med.errors import SettingsError
+from effvit_med.networks.attention import AttentionKind, EfficientVitBlock
+from effvit_med.networks.blocks import BlockStyle, ConvKind, ConvNorm, OpSequence, ResBlock, Residual, add
+from effvit_med.networks.decoder import HighResolutionDecoder
+from effvit_med.networks.efficientvit import EfficientVit
+from effvit_med.networks.layers import lay_out
+from effvit_med.networks.presets import refuse_unknown
+from effvit_med.networks.presets.prompt import PROMPT, PROMPT_NAMES, PromptPreset
+from effvit_med.networks.registry import NetworkDetails, style_of
+
+PROMPT_CHANNELS = ("adds", "removes", "outline", "before")
+"""What the maps of the prompts hold: where points and scribbles say yes; where they say no; 1 inside of boxes and
+lassos that add, -1 inside of those that take away; and the mask so far, 0 to 1."""
+
+HEAD_DIM = 16
+
+
+@dataclass
+class _Maps:
+    """Feature maps as a decoder wants to know them; see `effvit_med.networks.efficientvit.Backbone`."""
+
+    in_channels: int
+    channels: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        raise NotImplementedError
+
+
+class PromptNetwork(nn.Module):
+    """What belongs to the object that the prompts mean, as one logit a voxel.
+
+    Args:
+        preset: the numbers.
+        style: what all blocks share.
+        in_channels: channels of the image; of a slab as many as it has slices.
+
+    Attributes:
+        preset_name: the name it is built by.
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+
+    Examples:
+        >>> import torch
+        >>> network = build_prompt_network(2).eval()
+        >>> image, prompts = torch.zeros(1, 1, 40, 33), torch.zeros(1, 4, 40, 33)
+        >>> with torch.inference_mode():
+        ...     features = network.encode(image)
+        ...     tuple(network.decode(features, prompts).shape)
+        (1, 1, 40, 33)
+    """
+
+    def __init__(self, preset: PromptPreset, style: BlockStyle, in_channels: int) -> None:
+        super().__init__()
+        self.preset_name = preset.name
+        self.spatial_dims = style.layers.spatial_dims
+        self.in_channels = in_channels
+        self.encoder = EfficientVit(preset.image, style, in_channels)
+        self.pointer = EfficientVit(preset.prompts, style, len(PROMPT_CHANNELS))
+        point = ConvKind(style.point, style.point, activation=False)
+        pairs = list(zip(self.encoder.channels, self.pointer.channels, preset.widths, strict=True))
+        self.narrow = nn.ModuleList(ConvNorm(style, seen, width, point) for seen, _, width in pairs)
+        self.widen = nn.ModuleList(ConvNorm(style, pointed, width, point) for _, pointed, width in pairs)
+        attention = AttentionKind(HEAD_DIM, ((3,) * self.spatial_dims,), preset.image.attention_eps)
+        self.meeting = nn.ModuleList(
+            OpSequence(
+                [
+                    EfficientVitBlock(style, width, attention, 4)
+                    if kind == "attention"
+                    else Residual(ResBlock(style, width))
+                    for _ in range(blocks)
+                ]
+            )
+            for width, blocks, kind in zip(preset.widths, preset.meeting, preset.kinds, strict=True)
+        )
+        maps = _Maps(len(PROMPT_CHANNELS), preset.widths, self.encoder.strides)
+        self.decoder = HighResolutionDecoder(style, maps, 1, preset.decoder)
+        self.to(memory_format=style.layers.memory_format)  # type: ignore[call-overload]
+
+    def encode(self, image: Float[Tensor, "batch in_channels *space"]) -> list[Tensor]:
+        """The feature maps of the image, finest first: needed once for any number of prompts.
+
+        Args:
+            image: of any size.
+
+        Raises:
+            SettingsError: if it has not the channels or the axes that the network was built for.
+        """
+        image = lay_out(image, self.spatial_dims, self.in_channels)
+        features = self.encoder.features(image)
+        return [narrow(each) for narrow, each in zip(self.narrow, features, strict=True)]
+
+    def decode(
+        self, features: list[Tensor], prompts: Float[Tensor, "batch prompt_channels *space"]
+    ) -> Float[Tensor, "batch 1 *space"]:
+        """The logits, above 0 inside.
+
+        Args:
+            features: what `encode` gave for the image.
+            prompts: the maps of `PROMPT_CHANNELS`, of the image's size.
+
+        Raises:
+            SettingsError: if the maps have not these channels.
+        """
+        prompts = lay_out(prompts, self.spatial_dims, len(PROMPT_CHANNELS))
+        pointed = self.pointer.features(prompts)
+        met = [
+            blocks(add(widen(wish), seen))
+            for blocks, widen, wish, seen in zip(self.meeting, self.widen, pointed, features, strict=True)
+        ]
+        return self.decoder(prompts, met)
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch in_channels *space"],
+        prompts: Float[Tensor, "batch prompt_channels *space"],
+    ) -> Float[Tensor, "batch 1 *space"]:
+        """`decode` of `encode`, which see."""
+        return self.decode(self.encode(image), prompts)
+
+
+def build_prompt_network(
+    spatial_dims: int, in_channels: int = 1, preset: str = "prompt_small", norm: str = "instance"
+) -> PromptNetwork:
+    """A new promptable network with random weights.
+
+    Args:
+        spatial_dims: 2 for slices and slabs, 3 for crops of volumes.
+        in_channels: channels of the image; of a slab as many as it has slices.
+        preset: ``prompt_tiny`` or ``prompt_small``.
+        norm: ``instance``, or ``batch`` for large batches.
+
+    Raises:
+        SettingsError: if a name is unknown or a number impossible.
+    """
+    if preset not in PROMPT_NAMES:
+        raise refuse_unknown("preset", preset, PROMPT_NAMES)
+    if in_channels < 1:
+        raise SettingsError(f"in_channels is {in_channels}; give at least 1.")
+    style = style_of(spatial_dims, NetworkDetails(norm=norm), "prelu")
+    return PromptNetwork(PROMPT[preset, spatial_dims], style, in_channels)

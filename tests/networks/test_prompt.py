@@ -1,0 +1,61 @@
+"""Facts about `effvit_med.networks.prompt`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from effvit_med.errors import SettingsError
+from effvit_med.networks.presets.prompt import PROMPT_NAMES
+from effvit_med.networks.prompt import PROMPT_CHANNELS, build_prompt_network
+
+
+@pytest.mark.parametrize("preset", PROMPT_NAMES)
+@pytest.mark.parametrize("space", [(40, 33), (17, 1), (20, 24, 19)])
+def test_logits_have_the_images_size(preset: str, space: tuple[int, ...]) -> None:
+    """Odd or even, in 2D and 3D, whatever the channels of the image."""
+    network = build_prompt_network(len(space), 3, preset).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(2, 3, *space), torch.zeros(2, len(PROMPT_CHANNELS), *space))
+    assert logits.shape == (2, 1, *space)
+    assert torch.isfinite(logits).all()
+
+
+def test_features_serve_any_number_of_prompts() -> None:
+    """Decoding leaves them as they were, so a second prompt is answered as if the image had been encoded anew."""
+    network = build_prompt_network(2, preset="prompt_tiny").eval()
+    image, other, wish = torch.randn(1, 1, 40, 48), torch.rand(1, 4, 40, 48), torch.rand(1, 4, 40, 48)
+    with torch.inference_mode():
+        features = network.encode(image)
+        network.decode(features, other)
+        torch.testing.assert_close(network.decode(features, wish), network(image, wish))
+
+
+def test_every_parameter_learns_from_image_and_prompts() -> None:
+    """No weight is left without a gradient."""
+    network = build_prompt_network(2, preset="prompt_tiny")
+    network(torch.randn(2, 1, 64, 64), torch.rand(2, 4, 64, 64)).square().mean().backward()
+    assert [name for name, each in network.named_parameters() if each.grad is None] == []
+
+
+def test_a_prompt_far_away_matters_everywhere() -> None:
+    """Attention carries what was pointed at in one corner to the opposite one."""
+    torch.manual_seed(0)
+    network = build_prompt_network(2, norm="batch").eval()  # no statistics of the whole map
+    prompts = torch.zeros(1, 4, 256, 256)
+    pointed = prompts.clone()
+    pointed[0, 0, :6, :6] = 1
+    with torch.inference_mode():
+        features = network.encode(torch.randn(1, 1, 256, 256))
+        difference = network.decode(features, pointed) - network.decode(features, prompts)
+    assert difference[0, 0, -6:, -6:].abs().max() > 0
+
+
+def test_wrong_numbers_are_refused() -> None:
+    """The name, and what there is."""
+    with pytest.raises(SettingsError, match="prompt_small"):
+        build_prompt_network(2, preset="prompt_huge")
+    with pytest.raises(SettingsError, match="in_channels is 0"):
+        build_prompt_network(2, 0)
+    with pytest.raises(SettingsError, match="channels"):
+        build_prompt_network(2, preset="prompt_tiny")(torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 8, 8))
