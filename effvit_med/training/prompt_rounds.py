@@ -1,0 +1,160 @@
+"""Training of a promptable network: it answers, a made-up reader corrects it, and it answers again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from jaxtyping import Float
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+from torch.nn import functional
+
+from effvit_med.errors import SettingsError
+from effvit_med.networks.prompt import PromptNetwork
+from effvit_med.training.simulated_user import EXACT, Habits, point_at
+from effvit_med.transforms.drawing import draw_prompts
+from effvit_med.volume.prompts import Prompt
+
+RADIUS_VOXELS = 3.0
+"""Of the dot that a point makes, and half the width of a scribble, within a slice and across."""
+
+
+class PromptRounds(nn.Module):
+    """Some rounds of prompt and answer over a batch whose objects are known.
+
+    Args:
+        network: what answers; its parameters are those of this module.
+        rounds: prompts for each image.
+        habits: of the reader while training; while validating it is `EXACT`.
+        seed: of the reader.
+
+    Raises:
+        SettingsError: if there is not at least one round.
+    """
+
+    def __init__(self, network: PromptNetwork, rounds: int = 3, habits: Habits | None = None, seed: int = 0) -> None:
+        super().__init__()
+        if rounds < 1:
+            raise SettingsError(f"rounds is {rounds}; give at least 1.")
+        self.network = network
+        self.rounds = rounds
+        self.habits = habits or Habits()
+        self.seed = seed
+        self._calls = 0
+
+    def start_epoch(self, epoch: int) -> None:
+        """From now on the reader draws what it draws in this epoch, however often the run was started anew.
+
+        Args:
+            epoch: its number.
+        """
+        self._calls = epoch * 1_000_003
+
+    def forward(self, batch: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch rounds *space"]:
+        """The logits after each prompt.
+
+        Args:
+            batch: the image's channels, then the object and the mask so far, 0 and 1.
+        """
+        image, truth, before = batch[:, :-2], batch[:, -2], batch[:, -1]
+        rng = np.random.default_rng([self.seed, self._calls] if self.training else [self.seed])
+        self._calls += 1
+        habits = self.habits if self.training else EXACT
+        features = self.network.encode(image)
+        prompts: list[list[Prompt]] = [[] for _ in range(len(batch))]
+        masks = truth.cpu().numpy() > 0.5
+        now = before
+        answers = []
+        for _ in range(self.rounds):
+            seen = now.detach().cpu().numpy() > 0.5
+            for mine, shown, wanted in zip(prompts, seen, masks, strict=True):
+                new = point_at(_three(shown), _three(wanted), habits, rng)
+                if new is not None:
+                    mine.append(new)
+            maps = [draw_maps(mine, tuple(truth.shape[1:])) for mine in prompts]
+            drawn = torch.from_numpy(np.stack(maps)).to(image)
+            logits = self.network.decode(features, torch.cat([drawn, now[:, None]], dim=1))
+            answers.append(logits[:, 0])
+            now = logits[:, 0].detach().sigmoid()
+        return torch.stack(answers, dim=1)
+
+
+def _three(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return mask[None] if mask.ndim == 2 else mask
+
+
+def draw_maps(prompts: Sequence[Prompt], shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The first three maps of `effvit_med.networks.prompt.PROMPT_CHANNELS`, without the axis of a single slice.
+
+    Args:
+        prompts: oldest first, in indices of three axes.
+        shape: of the image, two or three axes.
+    """
+    wide = shape if len(shape) == 3 else (1, *shape)
+    drawn = draw_prompts(prompts, wide, (RADIUS_VOXELS,) * 3)
+    return drawn if len(shape) == 3 else drawn[:, 0]
+
+
+class RoundsLoss(nn.Module):
+    """Dice and cross-entropy of every round's answer.
+
+    Args:
+        last: how many times the last round counts as much as the first; those between in proportion.
+    """
+
+    def __init__(self, last: float = 2.0) -> None:
+        super().__init__()
+        self.last = last
+        self.dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
+
+    def forward(
+        self, logits: Float[Tensor, "batch rounds *space"], truth: Float[Tensor, "batch 1 *space"]
+    ) -> Float[Tensor, ""]:
+        """The mean loss over the batch.
+
+        Args:
+            logits: of `PromptRounds`.
+            truth: the object, 0 and 1.
+        """
+        wanted = truth.expand_as(logits)
+        weights = torch.linspace(1.0, self.last, logits.shape[1], device=logits.device)
+        weights = weights / weights.sum()
+        dice = self.dice(logits, wanted).flatten(2).mean(dim=2)
+        entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").flatten(2).mean(dim=2)
+        loss: Tensor = ((dice + entropy) * weights).sum(dim=1).mean()
+        return loss
+
+
+def prepare_rounds(
+    batchdata: dict[str, Tensor], device: torch.device | str | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """MONAI's ``prepare_batch`` for `PromptRounds`: image, object and mask so far go in, the object is the aim.
+
+    Args:
+        batchdata: with ``image``, ``truth`` and ``before``.
+        device: where to.
+        non_blocking: whether the copy may go on meanwhile.
+        **kwargs: as MONAI passes them.
+    """
+    del kwargs
+    parts = [batchdata[name].to(device=device, non_blocking=non_blocking) for name in ("image", "truth", "before")]
+    return torch.cat(parts, dim=1), parts[1]
+
+
+class ReaderEpoch:
+    """A MONAI handler of the trainer that makes the reader of an epoch depend on its number alone.
+
+    Args:
+        rounds: what the trainer trains.
+    """
+
+    def __init__(self, rounds: PromptRounds) -> None:
+        self.rounds = rounds
+
+    def attach(self, engine: Engine) -> None:
+        """Tell the reader as each epoch starts."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.rounds.start_epoch(engine.state.epoch))

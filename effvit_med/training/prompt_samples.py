@@ -1,0 +1,140 @@
+"""What a promptable network learns from: an image, one object in it, and a mask that may be spoiled already.
+
+The transforms make it of nothing (`DrawScened`) or of a case with a label map (`PickObjectd` alone), so the same
+training learns from random shapes and from scans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.transforms import MapTransform, Randomizable, Transform
+from scipy import ndimage
+
+from effvit_med.training.synthetic_images import draw_image
+from effvit_med.training.synthetic_shapes import Rng, draw_field, draw_scene
+
+Mask = npt.NDArray[np.bool_]
+
+LEAST_VOXELS = 16
+
+
+class DrawScened(Randomizable, Transform):  # type: ignore[misc]  # MONAI is not typed
+    """Put a random image and its label map into a case.
+
+    Args:
+        patch: size of both; two or three axes.
+    """
+
+    def __init__(self, patch: Sequence[int]) -> None:
+        self.patch = tuple(patch)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case with ``image`` and ``label``, (1, *patch) each."""
+        rng = _generator(self.R)
+        labels = draw_scene(self.patch, rng)
+        return {
+            **data,
+            "image": torch.from_numpy(draw_image(labels, rng))[None],
+            "label": torch.from_numpy(labels)[None],
+        }
+
+
+class PickObjectd(Randomizable, MapTransform):  # type: ignore[misc]
+    """Choose one object of a label map, and for some cases a mask of it that an automatic result could have been.
+
+    A label's connected pieces are objects of their own in half of the cases, the label is one in the others; now and
+    then two labels that touch are one. The label map goes.
+
+    Args:
+        keys: the entry of the label map, (1, *space); 0 is an object like any other only where ``background`` is true.
+        spoiled_share: how often there is a mask already.
+        background: whether what is 0 can be chosen, as for random shapes.
+    """
+
+    def __init__(self, keys: Any = "label", spoiled_share: float = 0.25, *, background: bool = True) -> None:
+        super().__init__(keys)
+        self.spoiled_share = spoiled_share
+        self.background = background
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case with ``truth`` and ``before``, of the label map's size, 0 and 1, in its place."""
+        rng = _generator(self.R)
+        result = dict(data)
+        labels = np.asarray(result.pop(self.keys[0]))[0]
+        truth = pick_object(labels, rng, background=self.background)
+        before = np.zeros_like(truth)
+        if rng.uniform() < self.spoiled_share:
+            before = spoil(truth, labels, rng)
+        for name, mask in (("truth", truth), ("before", before)):
+            result[name] = torch.from_numpy(mask)[None].float()
+        return result
+
+
+def pick_object(labels: npt.NDArray[Any], rng: Rng, *, background: bool = True) -> Mask:
+    """One object of a label map; empty only where there is none of a few voxels.
+
+    Args:
+        labels: of two or three axes.
+        rng: what is drawn from.
+        background: whether what is 0 can be chosen.
+    """
+    sizes = np.bincount(labels.ravel().astype(np.int64))
+    values = np.flatnonzero(sizes >= LEAST_VOXELS)
+    values = values[(values > 0) | background]
+    if len(values) > 1 and background:  # what fills most of the image is seldom what somebody means
+        values = values[sizes[values] < 0.6 * labels.size] if (sizes[values] < 0.6 * labels.size).any() else values
+    if not len(values):
+        return np.zeros(labels.shape, bool)
+    value = rng.choice(values, p=_favour_small(sizes[values]))
+    mask = np.asarray(labels == value)
+    if rng.uniform() < 0.1:
+        border = ndimage.binary_dilation(mask) & ~mask
+        beside = [each for each in np.unique(labels[border]) if each > 0 or background]
+        if beside:
+            mask |= labels == rng.choice(beside)
+    if rng.uniform() < 0.5:
+        parts, count = ndimage.label(mask)
+        if count > 1:
+            large = np.flatnonzero(np.bincount(parts.ravel())[1:] >= LEAST_VOXELS) + 1
+            if len(large):
+                mask = parts == rng.choice(large)
+    return mask
+
+
+def _favour_small(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    weights = np.asarray(sizes, np.float64) ** -0.25
+    return np.asarray(weights / weights.sum())
+
+
+def spoil(truth: Mask, labels: npt.NDArray[Any], rng: Rng) -> Mask:
+    """A mask as an automatic result could have it: moved, too small, too large, with bites and leaks.
+
+    Args:
+        truth: the object.
+        labels: what is beside it, for leaks.
+        rng: what is drawn from.
+    """
+    kind = int(rng.integers(5))
+    size = max(1.0, float(truth.sum()) ** (1 / truth.ndim))
+    if kind == 0:
+        return np.asarray(np.roll(truth, tuple(rng.integers(-3, 4, truth.ndim)), axis=tuple(range(truth.ndim))))
+    if kind == 1:
+        return np.asarray(ndimage.binary_erosion(truth, iterations=int(rng.integers(1, 3))))
+    if kind == 2:
+        return np.asarray(ndimage.binary_dilation(truth, iterations=int(rng.integers(1, 4))))
+    field = draw_field(truth.shape, size * rng.uniform(0.3, 1.0), rng)
+    if kind == 3:
+        return np.asarray(truth & (field < rng.uniform(0.2, 1.2)))
+    beside = ndimage.binary_dilation(truth, iterations=int(rng.integers(2, 7)))
+    values = np.unique(labels[beside & ~truth])
+    leak = np.isin(labels, rng.choice(values, max(1, len(values) // 2))) if len(values) else np.zeros_like(truth)
+    return np.asarray(truth | (leak & beside & (field > 0)))
+
+
+def _generator(state: np.random.RandomState) -> Rng:
+    return np.random.Generator(np.random.PCG64(int(state.randint(2**31 - 1))))

@@ -1,0 +1,103 @@
+"""Facts about `effvit_med.training.prompt_samples` and `prompt_rounds`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.transforms import Compose
+
+from effvit_med.errors import SettingsError
+from effvit_med.networks.prompt import build_prompt_network
+from effvit_med.training.patches import SeededPatches
+from effvit_med.training.prompt_rounds import PromptRounds, RoundsLoss, prepare_rounds
+from effvit_med.training.prompt_samples import DrawScened, PickObjectd, pick_object, spoil
+from effvit_med.training.synthetic_shapes import draw_scene
+
+
+def _batch(patch: tuple[int, ...], count: int = 2) -> dict[str, torch.Tensor]:
+    samples = SeededPatches([{}], Compose([DrawScened(patch), PickObjectd("label")]), count)
+    rows = [samples[index] for index in range(count)]
+    return {name: torch.stack([row[name] for row in rows]) for name in ("image", "truth", "before")}
+
+
+@pytest.mark.parametrize("patch", [(48, 40), (16, 24, 20)])
+def test_a_sample_is_made_of_nothing(patch: tuple[int, ...]) -> None:
+    """Image, object and mask so far share a size; the object is neither empty nor everything."""
+    batch = _batch(patch, 6)
+    for each in batch.values():
+        assert each.shape == (6, 1, *patch)
+        assert each.dtype == torch.float32
+    share = batch["truth"].flatten(1).mean(1)
+    assert ((share > 0) & (share < 1)).all()
+
+
+@given(st.integers(0, 10_000), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_an_object_is_made_of_whole_labels_or_their_pieces(seed: int, background: bool) -> None:
+    """Where a voxel of a piece is in, all voxels of its label that hang together with it are."""
+    from scipy import ndimage
+
+    rng = np.random.default_rng(seed)
+    labels = draw_scene((48, 48), rng)
+    mask = pick_object(labels, rng, background=background)
+    for value in np.unique(labels[mask]):
+        parts, count = ndimage.label(labels == value)
+        inside = [bool(mask[parts == number].all()) for number in range(1, count + 1)]
+        touched = [bool(mask[parts == number].any()) for number in range(1, count + 1)]
+        assert inside == touched
+        assert value > 0 or background
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_a_spoiled_mask_is_still_about_the_object(seed: int) -> None:
+    """It has no voxel far from the object."""
+    from scipy import ndimage
+
+    rng = np.random.default_rng(seed)
+    labels = draw_scene((64, 64), rng)
+    truth = np.zeros((64, 64), bool)
+    truth[20:44, 18:40] = True
+    away = ndimage.distance_transform_edt(~truth)
+    assert away[spoil(truth, labels, rng)].max(initial=0) <= 12
+
+
+def test_each_round_is_answered() -> None:
+    """One map of logits a round, all of them learnt from."""
+    batch, aim = prepare_rounds(_batch((32, 32)))
+    rounds = PromptRounds(build_prompt_network(2, preset="prompt_tiny"), rounds=3)
+    answers = rounds(batch)
+    assert answers.shape == (2, 3, 32, 32)
+    RoundsLoss()(answers, aim).backward()
+    assert all(each.grad is not None for each in rounds.parameters())
+
+
+def test_a_perfect_answer_costs_next_to_nothing() -> None:
+    """And a wrong one much more."""
+    truth = (torch.rand(2, 1, 24, 24) > 0.5).float()
+    right = (truth * 40 - 20).expand(-1, 3, -1, -1)
+    loss = RoundsLoss()
+    assert loss(right, truth) < 0.01
+    assert loss(-right, truth) > 1
+
+
+def test_a_run_started_anew_hears_the_same_reader() -> None:
+    """The reader of an epoch depends on the seed and the epoch, not on what was before."""
+    batch, _ = prepare_rounds(_batch((32, 32)))
+    rounds = PromptRounds(build_prompt_network(2, preset="prompt_tiny", norm="batch"), rounds=2)
+    rounds.network.eval()  # statistics stay; the reader's mood is that of training
+    rounds.training = True
+    rounds.start_epoch(4)
+    first = rounds(batch)
+    rounds(batch)
+    rounds.start_epoch(4)
+    torch.testing.assert_close(rounds(batch), first)
+
+
+def test_no_rounds_are_refused() -> None:
+    """At least one."""
+    with pytest.raises(SettingsError, match="rounds is 0"):
+        PromptRounds(build_prompt_network(2, preset="prompt_tiny"), rounds=0)
