@@ -149,7 +149,7 @@ def _volumes() -> list[Candidate]:
         Candidate("widths: 16 32 128", replace(start, widths=(16, 32, 128))),
         Candidate("widths: 32 64 128", replace(start, widths=(32, 64, 128))),
         Candidate("widths: 32 48 64", replace(start, widths=(32, 48, 64))),
-        *_without_attention(start, ((16, 32, 64), (32, 64, 128))),
+        *_without_attention(start, ((16, 32, 64), (32, 64, 128), (48, 96, 192))),
         Candidate("stages: two", replace(start, widths=(24, 48), blocks=(1, 2), kinds=kinds[1:], decoder_depths=(1,))),
         Candidate(
             "stages: four",

@@ -103,7 +103,7 @@ class Model:
         Raises:
             WeightsError: if a file cannot be read.
         """
-        digests = [_digest(path) for path in self.folds]
+        digests = [digest_file(path) for path in self.folds]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def with_fold(self, number: int) -> Model:
@@ -214,7 +214,15 @@ class Model:
         return network.eval()
 
 
-def _digest(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """The SHA-256 of a file of weights, as hex digits.
+
+    Args:
+        path: the file.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

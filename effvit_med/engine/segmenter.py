@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from effvit_med.engine.contract import is_exported, open_model
+from effvit_med.engine.devices import choose_device
 from effvit_med.engine.estimating import Estimate, estimate_windows
 from effvit_med.engine.memory import process_bytes
 from effvit_med.engine.mirroring import mirror_axes, mirrored
@@ -118,7 +119,7 @@ class Segmenter:
             )
         self.model = model if settings.fold is None else model.with_fold(settings.fold)
         self.settings = settings
-        self.device = _choose_device(settings.device)
+        self.device = choose_device(settings.device)
         inner_loops()  # loaded now, so that the plan counts what they hold
         self._process_bytes = process_bytes()  # before weights and scans, which the plan counts by themselves
         watch = Stopwatch()
@@ -368,19 +369,3 @@ def _make_confidence(scan: Geometry, nodes: Geometry) -> npt.NDArray[np.uint8]:
     order = [int(axis) for axis in np.argsort(-along, kind="stable")]
     shape = (scan.shape[order[0]], scan.shape[order[1]], scan.shape[order[2]])
     return make_scratch(shape, np.uint8, CONFIDENCE_IN_MEMORY).transpose(np.argsort(order))
-
-
-def _choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes CUDA, then Apple's MPS, then the processor."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise SettingsError(f"The device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps.") from error
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise SettingsError(f"The device {name!r} is not on this machine; use auto or cpu.")
-    return device

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effvit_med.review.changes import VoxelChange
     from effvit_med.review.doubts import Doubt, find_doubts, measure_strip
     from effvit_med.review.record import ReviewRecord, StructureReview
     from effvit_med.review.refining import LocalRefiner, Refiner, RefineRequest
@@ -27,14 +26,12 @@ __all__ = [
     "ReviewSession",
     "SavedReview",
     "StructureReview",
-    "VoxelChange",
     "find_doubts",
     "measure_strip",
     "save_review",
 ]
 
 _MODULES = {
-    "changes": ("VoxelChange",),
     "doubts": ("Doubt", "find_doubts", "measure_strip"),
     "record": ("ReviewRecord", "StructureReview"),
     "refining": ("LocalRefiner", "RefineRequest", "Refiner"),

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from effvit_med.errors import GeometryError, SettingsError
-from effvit_med.review.changes import VoxelChange
 from effvit_med.review.refining import LocalRefiner, Refiner, cut_request, list_changes
 from effvit_med.review.session import ReviewSession
 from effvit_med.review.steps import Step
 from effvit_med.volume import Volume
+from effvit_med.volume.changes import VoxelChange
 from effvit_med.volume.prompts import Prompt
 
 _KINDS = frozenset({"point", "scribble", "box", "lasso"})

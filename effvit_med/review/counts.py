@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from effvit_med.review.changes import IntArray, LabelArray, VoxelChange, flat_view
 from effvit_med.volume import Geometry
+from effvit_med.volume.changes import IntArray, LabelArray, VoxelChange, flat_view
 from effvit_med.volume.counts import count_values
 
 

@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.review.automatic import read_automatic, refuse_overlaps, write_automatic
-from effvit_med.review.changes import LabelArray, VoxelChange, flat_view
 from effvit_med.review.journal import Journal
 from effvit_med.review.record import ReviewRecord
 from effvit_med.review.state import ReviewState, Way
 from effvit_med.review.steps import STATES, PlainPrompt, Step, agree_step, check_kind, make_event, plain_prompt
 from effvit_med.volume import Finding, Segmentation
 from effvit_med.volume import Step as Done
+from effvit_med.volume.changes import LabelArray, VoxelChange, flat_view
 
 SESSION_FORMAT = "effvit-med review 1"
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import EffvitError, InputError, SettingsError
-from effvit_med.review.changes import LabelArray, VoxelChange, check_places, flat_view
 from effvit_med.review.counts import VoxelCounts
 from effvit_med.review.record import Effort, StructureReview, describe_structure
 from effvit_med.review.steps import STATES, Step
 from effvit_med.volume import Segmentation
+from effvit_med.volume.changes import LabelArray, VoxelChange, check_places, flat_view
 
 Way = Literal["undo", "redo"]
 

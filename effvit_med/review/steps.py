@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from effvit_med.errors import InputError, SettingsError
-from effvit_med.review.changes import VoxelChange
+from effvit_med.volume.changes import VoxelChange
 
 STATES = ("unseen", "looked", "edited", "accepted", "rejected")
 """What a reviewer thinks of a structure."""

@@ -20,7 +20,8 @@ from napari_effvit_med.reading import LayerData, as_labels_layer
 if TYPE_CHECKING:
     from effvit_med.engine import Model
     from effvit_med.io import Predecessor
-    from effvit_med.review import Doubt, ReviewSession, VoxelChange
+    from effvit_med.review import Doubt, ReviewSession
+    from effvit_med.volume.changes import VoxelChange
 
 Reasons = tuple[tuple[int, Finding], ...]
 

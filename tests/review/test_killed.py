@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from effvit_med.review import ReviewSession
-from effvit_med.review.changes import VoxelChange
 from effvit_med.review.journal import JOURNAL_FILE, TORN_LINE
+from effvit_med.volume.changes import VoxelChange
 from tests.conftest import ROOT
 from tests.review.killed import draw_edit, make_large
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effvit_med.errors import GeometryError, InputError
-from effvit_med.review import VoxelChange
+from effvit_med.volume.changes import VoxelChange
 
 
 @st.composite

@@ -1,0 +1,296 @@
+"""From prompts about one structure to the voxels that it should have: choose a view, ask, zoom out, keep what stands.
+
+What a network answers is not simply taken: pieces that no prompt has spoken about stay as they were (`keep_agreed`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from effvit_med.engine.prompting.speaking import Speaker
+from effvit_med.engine.prompting.views import Box, View, cut_view, make_view, spread_view, touches
+from effvit_med.errors import CancelledError
+from effvit_med.transforms import Intensity, scale_intensity
+from effvit_med.transforms.drawing import draw_prompts
+from effvit_med.volume.prompts import Prompt
+
+Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float32]
+Cancelled = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How far a network looks.
+
+    Attributes:
+        first: voxels of the first view along an axis of a slice or block, as fine as the scan.
+        finest: how many voxels a view may have along an axis before it is seen coarser.
+        growth: how many times larger the next view is, where an object reaches the border of this one.
+        roomy: how many times larger than a box, lasso or mask the first view is.
+        evidence: how far a new prompt speaks, in voxels of the view: farther pieces of a change are not taken.
+    """
+
+    first: int
+    finest: int
+    growth: float = 2.0
+    roomy: float = 2.0
+    evidence: float = 48.0
+
+
+VIEW_INTENSITY = Intensity("percentile", 0.5, 99.5)
+"""How each view is scaled, as the samples were that the networks learnt from."""
+
+#: By the spatial axes of the network.
+OUTLOOKS = {2: Outlook(first=512, finest=1024), 3: Outlook(first=64, finest=96, evidence=24.0)}
+
+
+@dataclass
+class FeatureCache:
+    """What was encoded, by view; the oldest goes when there is too much of it.
+
+    Attributes:
+        most_bytes: of all features together; the newest stays whatever its size.
+    """
+
+    most_bytes: int = 512 * 2**20
+    _kept: OrderedDict[Any, tuple[Any, int]] = field(default_factory=OrderedDict)
+
+    @property
+    def bytes(self) -> int:
+        """What is kept now."""
+        return sum(size for _, size in self._kept.values())
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is kept under a key, made where it is not there.
+
+        Args:
+            key: of a view.
+            make: gives the features.
+        """
+        if key not in self._kept:
+            features = make()
+            self._kept[key] = features, _count_bytes(features)
+            while len(self._kept) > 1 and self.bytes > self.most_bytes:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key][0]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._kept
+
+
+def _count_bytes(features: Any) -> int:
+    if isinstance(features, torch.Tensor):
+        return features.numel() * features.element_size()
+    return sum(map(_count_bytes, features)) if isinstance(features, list | tuple) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a structure should be in a part of the scan.
+
+    Attributes:
+        mask: in ``box``.
+        box: where it lies.
+        view: what was looked at in the end.
+        views: how many were looked at.
+        encoded: how many of them had to be encoded.
+    """
+
+    mask: Mask
+    box: Box
+    view: View
+    views: int
+    encoded: int
+
+
+@dataclass
+class Answerer:
+    """A scan and a network that is asked about it.
+
+    Attributes:
+        array: the scan.
+        speaker: the network.
+        cache: of features.
+        clip: values that are cut off before a view is normalised, such as those of a CT window; None for none.
+        outlook: how far it looks; the usual for the network where left out.
+    """
+
+    array: npt.NDArray[np.generic]
+    speaker: Speaker
+    cache: FeatureCache = field(default_factory=FeatureCache)
+    clip: tuple[float, float] | None = None
+    outlook: Outlook | None = None
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        before: Mask,
+        flat: int | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Answer:
+        """What a structure should be after the newest prompt.
+
+        The first view is as fine as the scan and lies about the newest prompt and, where it fits in, the mask so far.
+        Where the answer reaches a border beyond which the scan goes on, a larger view is asked, coarser if it must be.
+
+        Args:
+            prompts: about this structure, oldest first, in indices of the scan.
+            before: the structure so far, of the scan's shape.
+            flat: the axis across which a network that sees slices looks; the newest prompt tells which slice.
+            cancelled: asked before each view.
+
+        Raises:
+            CancelledError: if ``cancelled`` said so; nothing was changed.
+        """
+        outlook = self.outlook or OUTLOOKS[self.speaker.spatial_dims]
+        shape = self.array.shape
+        centre, extent = _first_extent(prompts[-1], before, outlook, shape, flat)
+        views = encoded = 0
+        while True:
+            if cancelled and cancelled():
+                raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
+            view = make_view(centre, extent, shape, (outlook.finest,) * 3, flat)
+            known = self._key(view, flat) in self.cache
+            views, encoded = views + 1, encoded + (not known)
+            logits = self._ask(view, prompts, before, flat)
+            whole = all(step * count >= size for step, count, size in _sides(view, shape, flat))
+            if whole or not touches(logits > 0, view, shape, flat):
+                break
+            extent = [size * outlook.growth for size in extent]
+        values, box = spread_view(logits, view, shape)
+        here = [prompt.moved([-part.start for part in box]) for prompt in prompts]
+        mask = keep_agreed(values > 0, before[box], here, outlook.evidence * max(view.step), flat)
+        return Answer(mask, box, view, views, encoded)
+
+    def _key(self, view: View, flat: int | None) -> Any:
+        return view, flat, self.clip
+
+    def _ask(self, view: View, prompts: Sequence[Prompt], before: Mask, flat: int | None) -> Values:
+        features = self.cache.get(self._key(view, flat), lambda: self._encode(view, flat))
+        seen = [mine for prompt in prompts if (mine := _in_view(prompt, view, flat)) is not None]
+        box = view.box(before.shape)
+        start = tuple(at - part.start for at, part in zip(view.start, box, strict=True))
+        earlier = cut_view(before[box], View(start, view.step, view.shape))
+        earlier = _to_front(earlier, flat)
+        return _from_front(self.speaker.answer(features, seen, earlier, earlier.shape), flat)
+
+    def _encode(self, view: View, flat: int | None) -> Any:
+        values = cut_view(self.array, view, slices=self.speaker.neighbours, flat=flat or 0)
+        if self.clip is not None:
+            values = np.clip(values, *self.clip)
+        scaled = scale_intensity(torch.from_numpy(np.nan_to_num(values)), VIEW_INTENSITY).numpy()
+        return self.speaker.encode(_to_front(scaled, flat))
+
+
+def keep_agreed(wanted: Mask, before: Mask, prompts: Sequence[Prompt], evidence: float, flat: int | None) -> Mask:
+    """An answer that changes only what new evidence speaks about.
+
+    Every connected piece in which the answer differs from the mask so far is taken if it comes within reach of the
+    newest prompt and changes in the direction that the prompt names, and with it what moves the other way right at its
+    border; other pieces stay as they were. Where points and scribbles lie, the latest of them is right.
+
+    Args:
+        wanted: the answer.
+        before: the mask so far, of the same shape.
+        prompts: in indices of these arrays, oldest first.
+        evidence: how far the newest prompt reaches, in voxels.
+        flat: the axis across which only one slice is looked at; None for a block.
+
+    Returns:
+        The mask to have.
+    """
+    newest, result = prompts[-1], wanted
+    radius = [0.0 if axis == flat else 1.0 for axis in range(3)]
+    if before.any():
+        place = (draw_prompts([newest], wanted.shape, radius) != 0).any(axis=0)
+        change = wanted & ~before if newest.adds else before & ~wanted
+        parts, _ = ndimage.label(change)
+        reached = parts[_within_reach(place, evidence)] if place.any() else parts[:0]
+        taken = np.isin(parts, np.unique(reached)) & change
+        other = before & ~wanted if newest.adds else wanted & ~before
+        square = np.ones([1 if axis == flat else 3 for axis in range(3)])
+        moves = other & ndimage.binary_dilation(taken | place, square, iterations=2)
+        result = np.where(taken | moves, wanted, before)
+    points = [prompt for prompt in prompts if prompt.axis is None]
+    adds, removes, _ = draw_prompts(points, wanted.shape, [0.0] * 3)
+    return np.asarray((result | (adds > 0)) & (removes == 0))
+
+
+def _within_reach(place: Mask, reach: float) -> Mask:
+    return np.asarray(ndimage.distance_transform_edt(~place) <= reach)
+
+
+def _first_extent(
+    newest: Prompt, before: Mask, outlook: Outlook, shape: Sequence[int], flat: int | None
+) -> tuple[list[float], list[float]]:
+    """Middle and size of the first view: about the newest prompt, and about the mask where there is one near."""
+    vertices = np.asarray(newest.index)
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    if before.any():
+        box = _box_of(before, flat, newest)
+        if box is not None:
+            low, high = np.minimum(low, box[0]), np.maximum(high, box[1])
+    centre = (low + high) / 2
+    extent = np.maximum(outlook.roomy * (high - low + 1), outlook.first)
+    if flat is not None:
+        centre[flat] = vertices[0, flat]
+        extent[flat] = 1
+    return centre.tolist(), np.minimum(extent, shape).tolist()
+
+
+def _box_of(before: Mask, flat: int | None, newest: Prompt) -> tuple[Any, Any] | None:
+    if flat is not None:
+        number = min(max(0, round(newest.index[0][flat])), before.shape[flat] - 1)
+        index = [slice(None)] * 3
+        index[flat] = slice(number, number + 1)
+        part, offset = before[tuple(index)], [number if axis == flat else 0 for axis in range(3)]
+    else:
+        part, offset = before, [0, 0, 0]
+    hits = [np.flatnonzero(part.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    if not len(hits[0]):
+        return None
+    return (
+        np.array([hit[0] for hit in hits]) + offset,
+        np.array([hit[-1] for hit in hits]) + offset,
+    )
+
+
+def _sides(view: View, shape: Sequence[int], flat: int | None) -> list[tuple[float, int, int]]:
+    rows = zip(view.step, view.shape, shape, strict=True)
+    return [row for axis, row in enumerate(rows) if axis != flat]
+
+
+def _in_view(prompt: Prompt, view: View, flat: int | None) -> Prompt | None:
+    """A prompt in indices of a view whose flat axis comes first; None if it says nothing about that slice."""
+    vertices = (np.asarray(prompt.index) - view.start) / view.step
+    order = [0, 1, 2]
+    axis = prompt.axis
+    if flat is not None:
+        if axis not in (None, flat):
+            return None  # drawn across another axis: in this slice it is a line
+        near = np.abs(vertices[:, flat]) <= 0.5
+        if not near.any() or (axis is not None and not near.all()):
+            return None
+        vertices = vertices[near]
+        vertices[:, flat] = 0.0
+        order = [flat, *(each for each in order if each != flat)]
+    places = tuple((float(a), float(b), float(c)) for a, b, c in vertices[:, order])
+    return Prompt(prompt.kind, prompt.value, prompt.adds, places, None if axis is None else order.index(axis))
+
+
+def _to_front(values: npt.NDArray[Any], flat: int | None) -> npt.NDArray[Any]:
+    return values if not flat else np.ascontiguousarray(np.moveaxis(values, flat, 0))
+
+
+def _from_front(values: npt.NDArray[Any], flat: int | None) -> npt.NDArray[Any]:
+    return values if not flat else np.ascontiguousarray(np.moveaxis(values, 0, flat))

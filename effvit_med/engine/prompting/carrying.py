@@ -1,0 +1,137 @@
+"""From a slice to its neighbours: an object that is outlined in one is looked for in the next, until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from effvit_med.engine.prompting.answering import Answer, Answerer, Cancelled
+from effvit_med.volume.prompts import Prompt
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """When an object has ended.
+
+    Attributes:
+        overlap: Dice with the slice before, below which the answer is another object.
+        growth: how many times larger or smaller than in the slice before an object may be.
+        least: fewest voxels of an object in a slice.
+        slices: how many slices in one direction at most.
+    """
+
+    overlap: float = 0.5
+    growth: float = 2.0
+    least: int = 6
+    slices: int = 512
+
+    def why_stop(self, before: Mask, now: Mask) -> str:
+        """Why an object does not go on; empty if it does.
+
+        Args:
+            before: in the slice before.
+            now: in this slice.
+
+        Examples:
+            >>> StopRule(least=2).why_stop(np.ones((4, 4), bool), np.zeros((4, 4), bool))
+            'nothing is left'
+        """
+        sizes = int(before.sum()), int(now.sum())
+        if sizes[1] < self.least:
+            return "nothing is left"
+        if max(sizes) > self.growth * min(sizes):
+            return f"it would have {sizes[1]} voxels after {sizes[0]}"
+        dice = 2 * int((before & now).sum()) / max(1, sum(sizes))
+        return f"it would overlap the slice before by a Dice of {dice:.2f} only" if dice < self.overlap else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What was found in the neighbours of a slice.
+
+    Attributes:
+        answers: by slice number, in the order in which they were found.
+        ended: for each direction, -1 and 1, in which slice it ended and why.
+    """
+
+    answers: dict[int, Answer]
+    ended: dict[int, tuple[int, str]]
+
+
+def carry(
+    answerer: Answerer,
+    structure: Mask,
+    prompts: Sequence[Prompt],
+    start: int,
+    flat: int,
+    rule: StopRule | None = None,
+    cancelled: Cancelled | None = None,
+) -> Carried:
+    """Look for an object in the neighbours of a slice, in both directions.
+
+    In each slice the object of the slice before is the mask so far, and a point where it is deepest the prompt. A slice
+    that a reader has pointed at is not touched and ends the way; so does what `StopRule` says.
+
+    Args:
+        answerer: the scan and a network that sees slices.
+        structure: the object, of the scan's shape; it is taken from slice ``start``.
+        prompts: of the reader about this structure.
+        start: number of the slice.
+        flat: the axis across which it lies.
+        rule: when to stop.
+        cancelled: asked before each slice.
+
+    Raises:
+        CancelledError: if ``cancelled`` said so; nothing was changed.
+    """
+    rule = rule or StopRule()
+    spoken = {round(vertex[flat]) for prompt in prompts for vertex in prompt.index}
+    answers: dict[int, Answer] = {}
+    ended: dict[int, tuple[int, str]] = {}
+    last = structure.shape[flat] - 1
+    value = prompts[-1].value if prompts else 1
+    for direction in (-1, 1):
+        now = np.take(structure, start, flat)
+        number, why = start, ""
+        for _ in range(rule.slices):
+            number += direction
+            if not 0 <= number <= last:
+                why = "the scan ends"
+            elif number in spoken:
+                why = "it has prompts of its own"
+            elif not now.any():
+                why = "nothing is left"
+            if why:
+                break
+            before = np.zeros(structure.shape, bool)
+            index: list[Any] = [slice(None)] * 3
+            index[flat] = number
+            before[tuple(index)] = now
+            answer = answerer.answer([_deepest(now, number, flat, value)], before, flat, cancelled)
+            found = before
+            found[answer.box] = answer.mask
+            following = found[tuple(index)].copy()
+            why = rule.why_stop(now, following)
+            if why:
+                break
+            answers[number], now = answer, following
+        ended[direction] = number, why or "as far as was asked"
+    return Carried(answers, ended)
+
+
+def _deepest(mask: Mask, number: int, flat: int, value: int) -> Prompt:
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    place = [float(at) for at in np.unravel_index(int(depth.argmax()), depth.shape)]
+    place.insert(flat, float(number))
+    return Prompt("point", value, True, ((place[0], place[1], place[2]),))

@@ -1,0 +1,110 @@
+"""What was done in a session, so that it can be done again: by the same network, or by another one for comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from effvit_med import NOT_FOR_CLINICAL_USE
+from effvit_med.errors import GeometryError, InputError
+from effvit_med.io.atomic import write_json
+from effvit_med.volume.prompts import Prompt
+
+FORMAT = "effvit-med prompts 1"
+Kind = Literal["prompt", "carry", "undo", "redo"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that was done.
+
+    Attributes:
+        kind: ``prompt``; ``carry`` (from a slice to its neighbours); ``undo`` or ``redo``.
+        prompt: of a ``prompt``, in indices of the scan.
+        value: of the structure, of a ``carry``.
+        detail: of a ``carry`` its numbers.
+    """
+
+    kind: Kind
+    prompt: Prompt | None = None
+    value: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` reads them back."""
+        row: dict[str, Any] = {"kind": self.kind}
+        if self.prompt is not None:
+            row["prompt"] = self.prompt.to_dict()
+        if self.value is not None:
+            row |= {"value": self.value, "detail": dict(self.detail)}
+        return row
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Event:
+        """The event that `to_dict` wrote; a prompt may stand there by itself.
+
+        Args:
+            row: plain values.
+
+        Raises:
+            InputError: if they make no event.
+        """
+        try:
+            kind = row["kind"]
+            if kind not in get_args(Kind):
+                return cls("prompt", Prompt.from_dict(row))
+            if kind == "prompt":
+                return cls(kind, Prompt.from_dict(row["prompt"]))
+            if kind == "carry":
+                return cls(kind, value=int(row["value"]), detail=dict(row.get("detail", {})))
+            return cls(kind)
+        except GeometryError as error:
+            raise InputError(str(error)) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{row!r} is no prompt and no event of a session ({error}).") from error
+
+
+def write_log(path: Path, events: Sequence[Event], about: Mapping[str, Any] | None = None) -> None:
+    """Write what was done as JSON; the file appears whole or not at all.
+
+    Args:
+        path: the file.
+        events: in order.
+        about: plain values that stand beside them, such as the names of the structures.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    rows = [event.to_dict() for event in events]
+    write_json(path, {"format": FORMAT, "notice": NOT_FOR_CLINICAL_USE, **(about or {}), "events": rows})
+
+
+def read_log(path: Path) -> tuple[list[Event], dict[str, Any]]:
+    """What was done, and what stands beside it.
+
+    Args:
+        path: a file of `write_log`, or one that holds nothing but ``{"events": [...]}``, each a prompt or an event.
+
+    Raises:
+        InputError: if the file cannot be read or holds something else; it names the entry.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}.") from error
+    rows = content if isinstance(content, list) else content.get("events") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{path} holds no list of prompts under 'events'.")
+    events = []
+    for number, row in enumerate(rows, 1):
+        try:
+            events.append(Event.from_dict(row))
+        except InputError as error:
+            raise InputError(f"{path}, entry {number}: {error}") from error
+    about = {key: value for key, value in content.items() if key != "events"} if isinstance(content, dict) else {}
+    return events, about

@@ -1,0 +1,406 @@
+"""A sitting with a promptable network: prompts in, structures out, with undo, a log, and the same result every time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from effvit_med.engine.devices import choose_device
+from effvit_med.engine.prompting.answering import Answer, Answerer, Cancelled, FeatureCache
+from effvit_med.engine.prompting.carrying import StopRule, carry
+from effvit_med.engine.prompting.log import Event, read_log, write_log
+from effvit_med.engine.prompting.model import PromptModel, read_prompt_model
+from effvit_med.engine.prompting.speaking import Speaker
+from effvit_med.engine.record import library_versions
+from effvit_med.errors import CancelledError, GeometryError, SettingsError
+from effvit_med.volume import Label, LabelTable, Provenance, Segmentation, Step, Volume
+from effvit_med.volume.changes import LabelArray, VoxelChange
+from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
+from effvit_med.volume.prompts import Prompt
+
+CT_HALF_WIDTH_HU = 250.0
+"""Of the window that a CT is seen through: about what was first pointed at, this much to both sides."""
+
+FEWEST_SLICES = 8
+"""A volume with fewer slices than these is looked at slice by slice."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class StructureState:
+    """A structure of a session.
+
+    Attributes:
+        label: what it is.
+        prompts: about it that stand, oldest first.
+        waiting: how many of these have no answer yet.
+        voxels: it has now.
+    """
+
+    label: Label
+    prompts: tuple[Prompt, ...]
+    waiting: int
+    voxels: int
+
+
+@dataclass
+class _Done:
+    """An event that stands, and what it changed once it was answered."""
+
+    event: Event
+    change: VoxelChange | None = None
+    step: Step | None = None
+
+
+@dataclass
+class _Sight:
+    """How a structure is looked at; fixed by its first prompt."""
+
+    answerer: Answerer
+    flat: int | None
+    found: list[str] = field(default_factory=list)
+
+
+class PromptSession:
+    """Structures of a scan, made and corrected by prompts.
+
+    All calls may come from any thread; `predict` runs one at a time, and `cancel` ends it from another thread.
+
+    Args:
+        volume: the scan.
+        bundle: as of `read_prompt_model`, or what that gives.
+        start: labels to be corrected, on the scan's grid, such as an automatic result; none if left out.
+        locked: values of structures of ``start`` that must not lose voxels to others.
+        spatial_dims: 2 to look at slices, 3 at blocks; by default blocks where the bundle has a network for them and
+            the scan has enough slices.
+        axis: across which slices are looked at; by default that of the scan's slices.
+        device: as of `choose_device`.
+        memory_gb: of the cached features, at most.
+
+    Raises:
+        SettingsError: if the bundle has no such network, or a setting is wrong.
+        InputError: if there is no such bundle.
+        WeightsError: if the weights are missing or do not belong to the network.
+        GeometryError: if ``start`` does not lie on the scan's grid.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        bundle: PromptModel | Path | str | None = None,
+        *,
+        start: Segmentation | None = None,
+        locked: Sequence[int] = (),
+        spatial_dims: int | None = None,
+        axis: int | None = None,
+        device: str = "auto",
+        memory_gb: float = 0.5,
+    ) -> None:
+        if start is not None and start.geometry.shape != volume.geometry.shape:
+            raise GeometryError(
+                f"The labels to start from have shape {start.geometry.shape}, the scan {volume.geometry.shape}."
+            )
+        self.model = bundle if isinstance(bundle, PromptModel) else read_prompt_model(bundle)
+        self.volume = volume
+        self.axis = volume.geometry.slice_axis if axis is None else axis
+        self.spatial_dims = spatial_dims or self._usual_dims()
+        self.device = choose_device(device)
+        self._speaker: Speaker = self.model.load(self.spatial_dims, self.device)
+        self._cache = FeatureCache(int(memory_gb * 2**30))
+        self._labels: LabelArray = np.zeros(volume.geometry.shape, np.uint8)
+        if start is not None:
+            self._labels = start.labels.copy(order="C")
+        self._table = {label.value: label for label in start.table} if start else {}
+        self._locked = frozenset(locked)
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._done: list[_Done] = []
+        self._undone: list[_Done] = []
+        self._log: list[Event] = []
+        self._sights: dict[int, _Sight] = {}
+        self._state = threading.RLock()
+        self._asking = threading.Lock()
+        self._cancelled = threading.Event()
+
+    def _usual_dims(self) -> int:
+        enough = self.volume.geometry.shape[self.axis] >= FEWEST_SLICES
+        return 3 if self.model.blocks is not None and (enough or self.model.slices is None) else 2
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Everything that was done, also what was undone."""
+        with self._state:
+            return tuple(self._log)
+
+    @property
+    def structures(self) -> dict[int, StructureState]:
+        """The structures by their values."""
+        with self._state:
+            counts = np.bincount(self._labels.reshape(-1), minlength=max(self._table, default=0) + 1)
+            found = {}
+            for value, label in sorted(self._table.items()):
+                mine = [done for done in self._done if done.event.prompt and done.event.prompt.value == value]
+                prompts = tuple(done.event.prompt for done in mine if done.event.prompt)
+                waiting = sum(done.change is None for done in mine)
+                found[value] = StructureState(label, prompts, waiting, int(counts[value]))
+            return found
+
+    def name(self, label: Label) -> None:
+        """Say what a structure is; structures that nobody names are called ``structure_N``.
+
+        Args:
+            label: with the value that prompts have.
+        """
+        with self._state:
+            self._table[label.value] = label
+
+    def add(self, prompt: Prompt) -> None:
+        """Take a prompt; it is answered by the next `predict`. What was undone before cannot be redone any more.
+
+        Args:
+            prompt: in indices of the scan.
+
+        Raises:
+            GeometryError: if it begins outside the scan.
+            SettingsError: if its structure is locked, or the value is above 255.
+        """
+        shape = self.volume.geometry.shape
+        if not all(-0.5 <= at <= size - 0.5 for at, size in zip(prompt.index[0], shape, strict=True)):
+            raise GeometryError(
+                f"A prompt begins at {[round(at, 1) for at in prompt.index[0]]}, outside the scan of {shape} voxels."
+            )
+        if prompt.value in self._locked:
+            raise SettingsError(f"Structure {prompt.value} is locked, so it cannot be corrected.")
+        if prompt.value > np.iinfo(self._labels.dtype).max:
+            raise SettingsError(f"The value {prompt.value} does not fit labels of type {self._labels.dtype}.")
+        self._take(Event("prompt", prompt), prompt.value)
+
+    def carry(self, value: int, start: int | None = None, rule: StopRule | None = None) -> None:
+        """Look for a structure in the slices beside one; it is done by the next `predict`.
+
+        Args:
+            value: of the structure.
+            start: number of the slice; by default that of the newest prompt about the structure.
+            rule: when to stop.
+
+        Raises:
+            SettingsError: if the session looks at blocks, or the structure has no prompt.
+        """
+        if self.spatial_dims != 2:
+            raise SettingsError("This session looks at blocks, whose answers are volumes; only slices are carried.")
+        prompts = self._prompts(value)
+        if start is None and not prompts:
+            raise SettingsError(f"Structure {value} has no prompt, so nobody knows from which slice to carry it.")
+        number = round(prompts[-1].index[0][self.axis]) if start is None else start
+        detail = {"start": number, **(rule or StopRule()).to_dict()}
+        self._take(Event("carry", value=value, detail=detail), value)
+
+    def _take(self, event: Event, value: int) -> None:
+        with self._state:
+            self._table.setdefault(value, Label(value, f"structure_{value}", ANATOMICAL_STRUCTURE))
+            self._done.append(_Done(event))
+            self._undone.clear()
+            self._log.append(event)
+
+    def undo(self) -> bool:
+        """Take the last prompt or carrying back, answered or not; False if there is none."""
+        with self._asking, self._state:
+            if not self._done:
+                return False
+            done = self._done.pop()
+            if done.change is not None:
+                done.change.revert(self._labels)
+            self._undone.append(done)
+            self._log.append(Event("undo"))
+            return True
+
+    def redo(self) -> bool:
+        """Do again what was undone last, voxel for voxel; False if there is nothing."""
+        with self._asking, self._state:
+            if not self._undone:
+                return False
+            done = self._undone.pop()
+            if done.change is not None:
+                done.change.apply(self._labels)
+            self._done.append(done)
+            self._log.append(Event("redo"))
+            return True
+
+    def cancel(self) -> None:
+        """End a `predict` that runs in another thread; prompts that it has not answered stay and wait."""
+        self._cancelled.set()
+
+    def predict(self, progress: Progress | None = None) -> Segmentation:
+        """The structures after all prompts; those that wait are answered first, in order.
+
+        Args:
+            progress: told ``prompts``, how many are answered, and how many there were to answer.
+
+        Raises:
+            CancelledError: if `cancel` was called meanwhile; what was answered before stands.
+        """
+        with self._asking:
+            self._cancelled.clear()
+            waiting = [done for done in self._done if done.change is None]
+            for number, done in enumerate(waiting):
+                if progress:
+                    progress("prompts", number, len(waiting))
+                self._answer(done)
+            if progress and waiting:
+                progress("prompts", len(waiting), len(waiting))
+            return self._result()
+
+    def _answer(self, done: _Done) -> None:
+        began, cpu = time.perf_counter(), time.process_time()
+        event = done.event
+        value = event.prompt.value if event.prompt else int(event.value or 0)
+        before = self._labels == value
+        sight = self._sight(value, event.prompt)
+        cancelled: Cancelled = self._cancelled.is_set
+        if event.prompt:
+            prompts = [*self._prompts(value, until=done), event.prompt]
+            answer = sight.answerer.answer(prompts, before, sight.flat, cancelled)
+            answers = [answer]
+            detail: dict[str, Any] = {**_describe(answer), "kind": event.prompt.kind, "adds": event.prompt.adds}
+        else:
+            rule = StopRule(**{name: event.detail[name] for name in StopRule().to_dict()})
+            prompts = self._prompts(value, until=done)
+            found = carry(sight.answerer, before, prompts, event.detail["start"], self.axis, rule, cancelled)
+            answers = list(found.answers.values())
+            detail = {"slices": len(answers), "ended": {str(way): list(end) for way, end in found.ended.items()}}
+        changes = [self._change(answer, before, value) for answer in answers]
+        flat = np.concatenate([places for places, _ in changes]) if changes else np.zeros(0, np.int64)
+        after = np.concatenate([values for _, values in changes]) if changes else np.zeros(0, self._labels.dtype)
+        with self._state:
+            if self._cancelled.is_set():
+                raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
+            done.change = VoxelChange.of(self._labels, flat, after)
+            done.change.apply(self._labels)
+            seconds, used = time.perf_counter() - began, time.process_time() - cpu
+            label = self._table[value].name
+            done.step = Step(f"answer {event.kind}", seconds, {"structure": label, **detail}, used)
+
+    def _change(
+        self, answer: Answer, before: npt.NDArray[np.bool_], value: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+        """Flat indices that change and their new values; voxels of locked structures stay."""
+        here = self._labels[answer.box]
+        free = ~np.isin(here, list(self._locked)) if self._locked else np.ones(here.shape, bool)
+        places = np.argwhere((answer.mask != before[answer.box]) & free)
+        after = np.where(answer.mask[tuple(places.T)], value, 0).astype(self._labels.dtype)
+        moved = places + [part.start for part in answer.box]
+        return np.ravel_multi_index(tuple(moved.T), self._labels.shape).astype(np.int64), after
+
+    def _prompts(self, value: int, until: _Done | None = None) -> list[Prompt]:
+        with self._state:
+            events = []
+            for done in self._done:
+                if done is until:
+                    break
+                if done.event.prompt and done.event.prompt.value == value:
+                    events.append(done.event.prompt)
+            return events
+
+    def _sight(self, value: int, prompt: Prompt | None) -> _Sight:
+        """How a structure is looked at: of a CT through a window about what was pointed at first."""
+        if value not in self._sights:
+            clip = None
+            if self.volume.modality == "CT" and prompt is not None:
+                middle = self._middle_hu(prompt)
+                clip = (middle - CT_HALF_WIDTH_HU, middle + CT_HALF_WIDTH_HU)
+            answerer = Answerer(self.volume.array, self._speaker, self._cache, clip)
+            self._sights[value] = _Sight(answerer, self.axis if self.spatial_dims == 2 else None)
+        return self._sights[value]
+
+    def _middle_hu(self, prompt: Prompt) -> float:
+        middle = np.rint(np.asarray(prompt.index).mean(axis=0)).astype(int)
+        shape = self.volume.geometry.shape
+        reach = [0 if axis == self.axis else 2 for axis in range(3)]
+        box = tuple(
+            slice(max(0, at - few), min(size, at + few + 1)) for at, few, size in zip(middle, reach, shape, strict=True)
+        )
+        return round(float(np.median(self.volume.array[box])), 1)
+
+    def _result(self) -> Segmentation:
+        with self._state:
+            table = LabelTable(tuple(label for _, label in sorted(self._table.items())))
+            steps = tuple(done.step for done in self._done if done.step is not None)
+            clips = {str(value): sight.answerer.clip for value, sight in sorted(self._sights.items())}
+            provenance = Provenance(
+                bundle=self.model.name,
+                bundle_version=self.model.version,
+                weights_sha256=self.model.weights_sha256(self.spatial_dims),
+                settings={
+                    "spatial_dims": self.spatial_dims,
+                    "axis": self.axis,
+                    "clip": {value: clip for value, clip in clips.items() if clip},
+                    "events": [done.event.to_dict() for done in self._done],
+                },
+                versions=library_versions(),
+                device=str(self.device),
+                started=self._started,
+                source=self.volume.source,
+                steps=steps,
+                findings=self.volume.source.findings if self.volume.source else (),
+            )
+            return Segmentation(self._labels.copy(), self.volume.geometry, table, provenance)
+
+    def save_log(self, path: Path) -> None:
+        """Write everything that was done; `replay` does it again.
+
+        Args:
+            path: a JSON file.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        with self._state:
+            names = {str(value): label.to_dict() for value, label in sorted(self._table.items())}
+            about = {"bundle": self.model.name, "spatial_dims": self.spatial_dims, "axis": self.axis, "labels": names}
+            write_log(path, self._log, about)
+
+    def replay(self, events: Sequence[Event] | Path, progress: Progress | None = None) -> Segmentation:
+        """Do what a log says, in order, on what is there; the same log gives the same labels.
+
+        Args:
+            events: of a session, perhaps with another bundle, or the file of `save_log`.
+            progress: told how many events are done.
+
+        Raises:
+            InputError: if the file is no log.
+            GeometryError: if a prompt lies outside the scan.
+            CancelledError: if `cancel` was called meanwhile.
+        """
+        if isinstance(events, Path):
+            events, about = read_log(events)
+            for label in LabelTable.from_dicts(list(dict(about.get("labels", {})).values())):
+                self.name(label)
+        result = self.predict()
+        for number, event in enumerate(events):
+            if event.kind == "prompt" and event.prompt:
+                self.add(event.prompt)
+            elif event.kind == "carry" and event.value is not None:
+                rule = StopRule(**{name: event.detail[name] for name in StopRule().to_dict() if name in event.detail})
+                self.carry(event.value, event.detail.get("start"), rule)
+            elif event.kind == "undo":
+                self.undo()
+            else:
+                self.redo()
+            result = self.predict()
+            if progress:
+                progress("events", number + 1, len(events))
+        return result
+
+
+def _describe(answer: Answer) -> dict[str, Any]:
+    view = answer.view
+    step = [round(each, 3) for each in view.step]
+    return {"views": answer.views, "encoded": answer.encoded, "view": list(view.shape), "step": step}

@@ -1,0 +1,180 @@
+"""What a promptable network looks at: a part of a scan, as fine as is, or coarser where an object does not fit.
+
+A view is a grid parallel to the scan's, in array indices: no millimetre is needed to go there and back, so slices at
+unequal distances and sheared scans are as good as any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from effvit_med.transforms import resample
+from effvit_med.volume import Geometry
+
+Size = tuple[int, int, int]
+Step = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class View:
+    """A grid of voxels within a scan.
+
+    Attributes:
+        start: array index of the centre of the first voxel, along each axis of the scan.
+        step: array indices from voxel to voxel.
+        shape: voxels along each axis.
+    """
+
+    start: Step
+    step: Step
+    shape: Size
+
+    @property
+    def grid(self) -> Geometry:
+        """The grid in array indices of the scan, as if these were millimetres."""
+        affine = np.diag([*self.step, 1.0])
+        affine[:3, 3] = self.start
+        return Geometry(affine, self.shape)
+
+    def box(self, shape: Sequence[int]) -> Box:
+        """The voxels of the scan whose centres it covers.
+
+        Args:
+            shape: of the scan.
+        """
+        parts = []
+        for start, step, count, size in zip(self.start, self.step, self.shape, shape, strict=True):
+            low = int(np.ceil(start - step / 2 - 1e-6))
+            high = int(np.floor(start + step * (count - 0.5) + 1e-6))
+            parts.append(slice(max(0, low), min(size, high + 1)))
+        return tuple(parts)  # type: ignore[return-value]
+
+    def holds(self, index: Sequence[float], margin: float = 0.0) -> bool:
+        """Whether a place lies in it.
+
+        Args:
+            index: of the scan.
+            margin: how far from the border it must lie, as a share of the view's size.
+        """
+        places = zip(index, self.start, self.step, self.shape, strict=True)
+        return all(
+            start + step * (margin * count - 0.5) - 1e-6 <= at <= start + step * ((1 - margin) * count - 0.5) + 1e-6
+            for at, start, step, count in places
+        )
+
+
+def make_view(
+    centre: Sequence[float], extent: Sequence[float], shape: Sequence[int], largest: Sequence[int], flat: int | None
+) -> View:
+    """The view of a size about a place, moved so that it lies within the scan.
+
+    Args:
+        centre: array index that should be in the middle.
+        extent: how many voxels of the scan it should cover along each axis; cut to the scan.
+        shape: of the scan.
+        largest: most voxels of the view along each axis; what is more is seen coarser.
+        flat: the axis along which it is a single slice; None for a block.
+
+    Examples:
+        >>> view = make_view((3, 10, 90), (1, 40, 40), (8, 100, 100), (1, 20, 20), 0)
+        >>> view.start, view.step, view.shape
+        ((3.0, 0.5, 60.5), (1.0, 2.0, 2.0), (1, 20, 20))
+    """
+    starts, steps, counts = [], [], []
+    for axis, (middle, wanted, size, most) in enumerate(zip(centre, extent, shape, largest, strict=True)):
+        if axis == flat:
+            starts.append(float(min(max(0, round(middle)), size - 1)))
+            steps.append(1.0)
+            counts.append(1)
+            continue
+        covered = min(size, max(1, round(wanted)))
+        count = min(covered, most)
+        step = covered / count
+        low = min(max(0, round(middle - (covered - 1) / 2)), size - covered)  # whole voxels: with a step of 1 a cut
+        starts.append(low + (step - 1) / 2)
+        steps.append(step)
+        counts.append(count)
+    return View(tuple(starts), tuple(steps), tuple(counts))  # type: ignore[arg-type]
+
+
+def cut_view(array: npt.NDArray[np.generic], view: View, *, slices: int = 0, flat: int = 0) -> npt.NDArray[np.float32]:
+    """The values of a scan on a view, averaged where the view is coarser.
+
+    Args:
+        array: the scan, or a mask of it.
+        view: what to look at.
+        slices: of a flat view, how many neighbours on each side come along; beyond the scan the last is repeated.
+        flat: the axis of a flat view.
+
+    Returns:
+        Of the view's shape; with neighbours 2 * slices + 1 along the flat axis.
+    """
+    box = tuple(
+        slice(max(0, int(np.floor(start - step))), min(size, int(np.ceil(start + step * count)) + 1))
+        for start, step, count, size in zip(view.start, view.step, view.shape, array.shape, strict=True)
+    )
+    if slices:
+        numbers = np.clip(np.arange(-slices, slices + 1) + round(view.start[flat]), 0, array.shape[flat] - 1)
+        parts = []
+        for number in numbers:
+            start = tuple(float(number) if axis == flat else at for axis, at in enumerate(view.start))
+            parts.append(cut_view(array, View(start, view.step, view.shape)))  # type: ignore[arg-type]
+        return np.concatenate(parts, axis=flat)
+    block = np.asarray(array[box])
+    if view.step == (1.0, 1.0, 1.0) and all(start == round(start) for start in view.start):
+        inner = tuple(
+            slice(int(start) - part.start, int(start) - part.start + count)
+            for start, part, count in zip(view.start, box, view.shape, strict=True)
+        )
+        return np.ascontiguousarray(block[inner], np.float32)
+    moved = tuple(start - part.start for start, part in zip(view.start, box, strict=True))
+    here = View(moved, view.step, view.shape)  # type: ignore[arg-type]
+    values = torch.from_numpy(np.ascontiguousarray(block, np.float32))
+    return np.asarray(resample(values, Geometry(np.eye(4), block.shape), here.grid).numpy())
+
+
+def spread_view(
+    values: npt.NDArray[np.float32], view: View, shape: Sequence[int]
+) -> tuple[npt.NDArray[np.float32], Box]:
+    """Values of a view on the voxels of the scan that it covers, interpolated linearly.
+
+    Args:
+        values: of the view's shape.
+        view: where they lie.
+        shape: of the scan.
+
+    Returns:
+        The values, and where they belong.
+    """
+    box = view.box(shape)
+    if view.step == (1.0, 1.0, 1.0):
+        return values, box
+    target = np.eye(4)
+    target[:3, 3] = [part.start for part in box]
+    size = tuple(part.stop - part.start for part in box)
+    fine = resample(torch.from_numpy(values), view.grid, Geometry(target, size))
+    return np.asarray(fine.numpy()), box
+
+
+def touches(mask: npt.NDArray[np.bool_], view: View, shape: Sequence[int], flat: int | None) -> bool:
+    """Whether an object reaches a border of its view beyond which the scan goes on.
+
+    Args:
+        mask: of the view's shape.
+        view: what was looked at.
+        shape: of the scan.
+        flat: the axis of a flat view, which has no such borders.
+    """
+    for axis in (axis for axis in range(3) if axis != flat):
+        part = view.box(shape)[axis]
+        if part.start > 0 and mask.take(0, axis).any():
+            return True
+        if part.stop < shape[axis] and mask.take(-1, axis).any():
+            return True
+    return False
