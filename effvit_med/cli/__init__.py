@@ -19,6 +19,7 @@ from effvit_med.cli import (  # noqa: F401  a command is there once its module i
     evaluating,
     inspecting,
     planning,
+    prompting,
     reporting,
     shelving,
 )

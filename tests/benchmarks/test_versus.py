@@ -129,3 +129,10 @@ def test_a_call_trains_times_and_reports_and_a_further_one_does_nothing_anew(
     assert set(kept["split"]["train"]).isdisjoint(kept["split"]["test"])
     split = split_cases(SETS["hippocampus"], list_cases(SETS["hippocampus"], tmp_path / "data"), 0, 2)
     assert kept["split"]["test"] == [case.name for case in split.test]
+
+
+@pytest.mark.parametrize("set_name", list(SETS))
+def test_every_network_is_described_by_itself(set_name: str) -> None:
+    """Each can be built for each set, and no two have the same digest, so that no run is taken for another's."""
+    runs = [Run(set_name, contender.name, 1) for contender in CONTENDERS]
+    assert len({describe_network(run) for run in runs}) == len(CONTENDERS)

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from effvit_med import NOT_FOR_CLINICAL_USE
-from effvit_med.errors import GeometryError, InputError
+from effvit_med.errors import GeometryError, InputError, SettingsError
 from effvit_med.io.atomic import write_json
+from effvit_med.volume import Geometry, Label, LabelTable
+from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 from effvit_med.volume.prompts import Prompt
 
 FORMAT = "effvit-med prompts 1"
@@ -82,11 +86,13 @@ def write_log(path: Path, events: Sequence[Event], about: Mapping[str, Any] | No
     write_json(path, {"format": FORMAT, "notice": NOT_FOR_CLINICAL_USE, **(about or {}), "events": rows})
 
 
-def read_log(path: Path) -> tuple[list[Event], dict[str, Any]]:
+def read_log(path: Path, geometry: Geometry | None = None) -> tuple[list[Event], dict[str, Any]]:
     """What was done, and what stands beside it.
 
     Args:
-        path: a file of `write_log`, or one that holds nothing but ``{"events": [...]}``, each a prompt or an event.
+        path: a file of `write_log`, or one that holds nothing but ``{"events": [...]}``, each a prompt or an event. A
+            prompt may say ``world`` (LPS mm) in place of ``index``.
+        geometry: where the scan's voxels lie, for such prompts.
 
     Raises:
         InputError: if the file cannot be read or holds something else; it names the entry.
@@ -103,8 +109,47 @@ def read_log(path: Path) -> tuple[list[Event], dict[str, Any]]:
     events = []
     for number, row in enumerate(rows, 1):
         try:
-            events.append(Event.from_dict(row))
+            events.append(Event.from_dict(_to_index(row, geometry)))
         except InputError as error:
             raise InputError(f"{path}, entry {number}: {error}") from error
     about = {key: value for key, value in content.items() if key != "events"} if isinstance(content, dict) else {}
     return events, about
+
+
+def read_names(about: Mapping[str, Any]) -> tuple[Label, ...]:
+    """What the structures of a log are: full rows of a label table, or names alone.
+
+    Args:
+        about: what stands beside the events; its ``labels`` are by value.
+
+    Raises:
+        InputError: if they are no names.
+    """
+    rows = about.get("labels", {})
+    try:
+        found = []
+        for value, row in dict(rows).items():
+            if isinstance(row, str):
+                found.append(Label(int(value), row, ANATOMICAL_STRUCTURE))
+            else:
+                found += LabelTable.from_dicts([row])
+        return tuple(found)
+    except (SettingsError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"The labels of a log are {rows!r}; give names by value, such as {{'1': 'liver'}}.") from error
+
+
+def _to_index(row: Any, geometry: Geometry | None) -> Any:
+    """An entry whose places are array indices, whatever it says them in."""
+    inner = row.get("prompt") if isinstance(row, dict) else None
+    if isinstance(inner, dict):
+        return {**row, "prompt": _to_index(inner, geometry)}
+    if not isinstance(row, dict) or "world" not in row:
+        return row
+    if geometry is None:
+        raise InputError("A prompt says its place in mm; the scan's geometry is needed to find it.")
+    try:
+        world = np.asarray(row["world"], np.float64)
+        index = geometry.world_to_index(world.reshape(-1, 3))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"world is {row['world']!r}; give places of three numbers each, in LPS mm.") from error
+    return {**{key: value for key, value in row.items() if key != "world"}, "index": index.tolist()}

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from effvit_med.engine.devices import choose_device
 from effvit_med.engine.prompting.answering import Answer, Answerer, Cancelled, FeatureCache
 from effvit_med.engine.prompting.carrying import StopRule, carry
-from effvit_med.engine.prompting.log import Event, read_log, write_log
+from effvit_med.engine.prompting.log import Event, read_log, read_names, write_log
 from effvit_med.engine.prompting.model import PromptModel, read_prompt_model
 from effvit_med.engine.prompting.speaking import Speaker
 from effvit_med.engine.record import library_versions
 from effvit_med.errors import CancelledError, GeometryError, SettingsError
-from effvit_med.volume import Label, LabelTable, Provenance, Segmentation, Step, Volume
+from effvit_med.volume import Geometry, Label, LabelTable, Provenance, Segmentation, Step, Volume
 from effvit_med.volume.changes import LabelArray, VoxelChange
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 from effvit_med.volume.prompts import Prompt
@@ -31,6 +31,9 @@ CT_HALF_WIDTH_HU = 250.0
 
 FEWEST_SLICES = 8
 """A volume with fewer slices than these is looked at slice by slice."""
+
+SAME_PLACE_MM = 0.1
+"""How far the voxels of a scan and of labels to start from may lie apart."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -105,10 +108,8 @@ class PromptSession:
         device: str = "auto",
         memory_gb: float = 0.5,
     ) -> None:
-        if start is not None and start.geometry.shape != volume.geometry.shape:
-            raise GeometryError(
-                f"The labels to start from have shape {start.geometry.shape}, the scan {volume.geometry.shape}."
-            )
+        if start is not None:
+            _check_grid(start.geometry, volume.geometry)
         self.model = bundle if isinstance(bundle, PromptModel) else read_prompt_model(bundle)
         self.volume = volume
         self.axis = volume.geometry.slice_axis if axis is None else axis
@@ -380,8 +381,8 @@ class PromptSession:
             CancelledError: if `cancel` was called meanwhile.
         """
         if isinstance(events, Path):
-            events, about = read_log(events)
-            for label in LabelTable.from_dicts(list(dict(about.get("labels", {})).values())):
+            events, about = read_log(events, self.volume.geometry)
+            for label in read_names(about):
                 self.name(label)
         result = self.predict()
         for number, event in enumerate(events):
@@ -398,6 +399,13 @@ class PromptSession:
             if progress:
                 progress("events", number + 1, len(events))
         return result
+
+
+def _check_grid(labels: Geometry, scan: Geometry) -> None:
+    if labels.shape != scan.shape:
+        raise GeometryError(f"The labels to start from have shape {labels.shape}, the scan {scan.shape}.")
+    if (distance_mm := labels.max_distance_mm(scan)) > SAME_PLACE_MM:
+        raise GeometryError(f"The labels to start from lie up to {distance_mm:.2f} mm from the scan's voxels.")
 
 
 def _describe(answer: Answer) -> dict[str, Any]:
