@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,13 @@ from effvit_med.engine.prompting.carrying import StopRule, carry
 from effvit_med.engine.prompting.log import Event, read_log, read_names, write_log
 from effvit_med.engine.prompting.model import PromptModel, read_prompt_model
 from effvit_med.engine.prompting.speaking import Speaker
+from effvit_med.engine.prompting.windows import find_window
 from effvit_med.engine.record import library_versions
 from effvit_med.errors import CancelledError, GeometryError, SettingsError
 from effvit_med.volume import Geometry, Label, LabelTable, Provenance, Segmentation, Step, Volume
 from effvit_med.volume.changes import LabelArray, VoxelChange
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE
 from effvit_med.volume.prompts import Prompt
-
-CT_HALF_WIDTH_HU = 250.0
-"""Of the window that a CT is seen through: about what was first pointed at, this much to both sides."""
 
 FEWEST_SLICES = 8
 """A volume with fewer slices than these is looked at slice by slice."""
@@ -70,7 +68,6 @@ class _Sight:
 
     answerer: Answerer
     flat: int | None
-    found: list[str] = field(default_factory=list)
 
 
 class PromptSession:
@@ -313,22 +310,10 @@ class PromptSession:
     def _sight(self, value: int, prompt: Prompt | None) -> _Sight:
         """How a structure is looked at: of a CT through a window about what was pointed at first."""
         if value not in self._sights:
-            clip = None
-            if self.volume.modality == "CT" and prompt is not None:
-                middle = self._middle_hu(prompt)
-                clip = (middle - CT_HALF_WIDTH_HU, middle + CT_HALF_WIDTH_HU)
+            clip = None if prompt is None else find_window(self.volume, prompt, self.axis)
             answerer = Answerer(self.volume.array, self._speaker, self._cache, clip)
             self._sights[value] = _Sight(answerer, self.axis if self.spatial_dims == 2 else None)
         return self._sights[value]
-
-    def _middle_hu(self, prompt: Prompt) -> float:
-        middle = np.rint(np.asarray(prompt.index).mean(axis=0)).astype(int)
-        shape = self.volume.geometry.shape
-        reach = [0 if axis == self.axis else 2 for axis in range(3)]
-        box = tuple(
-            slice(max(0, at - few), min(size, at + few + 1)) for at, few, size in zip(middle, reach, shape, strict=True)
-        )
-        return round(float(np.median(self.volume.array[box])), 1)
 
     def _result(self) -> Segmentation:
         with self._state:

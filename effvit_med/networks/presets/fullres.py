@@ -1,11 +1,11 @@
 """Networks that answer at the input's own resolution: every number, as data.
 
 The published EfficientViT with its segmentation head stops at an eighth of the image: right for photographs of objects,
-wrong for a structure that is three voxels wide. Here dense residual convolutions stand where there are many voxels,
-multi-scale linear attention where there are few, and the decoder adds each stage's map on its way back to the input's
-size. A stage of that size itself would cost more than all the rest, so the finest map has stride 2, and each of its
-voxels gives the logits of the eight (in 2D the four) that it covers. The widths are what `benchmarks/search.py` found,
-not what a paper has.
+wrong for a structure that is three voxels wide. Here the finest map has stride 2, each of its voxels gives the logits
+of the eight (in 2D the four) that it covers, and the decoder adds each stage's map on its way back. Blocks are dense
+convolutions, in 2D MBConvs where there are few pixels. Linear attention can stand there (`Layout.kinds`) and is what
+these networks began with: it bought nothing on the sets at hand. Widths and kinds are what `benchmarks/search.py`
+found, not what a paper has.
 """
 
 from __future__ import annotations
@@ -102,22 +102,27 @@ def assemble(name: str, layout: Layout) -> FullResolutionPreset:
     return FullResolutionPreset(backbone, decoder)
 
 
-def _halved(widths: tuple[int, ...], blocks: tuple[int, ...], attending: int) -> Layout:
-    """Dense blocks first, then ``attending`` stages with attention; the finest map has stride 2."""
-    first = len(widths) - attending
-    kinds: list[BlockKind] = ["res" if stage < first else "attention" for stage in range(len(widths))]
+def _halved(widths: tuple[int, ...], blocks: tuple[int, ...], coarse: BlockKind, coarse_stages: int) -> Layout:
+    """Dense residual blocks first, then ``coarse_stages`` of another kind; the finest map has stride 2."""
+    first = len(widths) - coarse_stages
+    kinds: list[BlockKind] = ["res" if stage < first else coarse for stage in range(len(widths))]
     depths = (1,) * (len(widths) - 1)
     return Layout(widths, blocks, tuple(kinds), depths, activation="prelu", first_stride=2, subpixel=True)
 
 
+_VOLUMES, _IMAGES = (1, 1, 2), (1, 1, 2, 2)
+
 #: By name and number of spatial axes.
 FULL_RESOLUTION = {
-    (name, spatial_dims): assemble(name, _halved(widths, blocks, attending))
-    for spatial_dims, blocks, attending, family in (
-        (3, (1, 1, 2), 1, {"tiny": (16, 32, 64), "small": (24, 48, 96), "base": (32, 64, 128)}),
-        (2, (1, 1, 2, 2), 2, {"tiny": (16, 32, 64, 96), "small": (24, 48, 96, 128), "base": (32, 64, 128, 192)}),
+    (f"fullres_{size}", spatial_dims): assemble(f"fullres_{size}", layout)
+    for spatial_dims, size, layout in (
+        (3, "tiny", _halved((16, 32, 64), _VOLUMES, "res", 1)),
+        (3, "small", _halved((32, 64, 128), _VOLUMES, "res", 1)),
+        (3, "base", _halved((48, 96, 192), _VOLUMES, "res", 1)),
+        (2, "tiny", _halved((8, 16, 32, 64), _IMAGES, "res", 2)),
+        (2, "small", _halved((16, 32, 64, 96), _IMAGES, "mb", 2)),
+        (2, "base", _halved((24, 48, 96, 128), _IMAGES, "mb", 2)),
     )
-    for name, widths in ((f"fullres_{size}", widths) for size, widths in family.items())
 }
 
 FULL_RESOLUTION_NAMES = tuple(dict.fromkeys(name for name, _ in FULL_RESOLUTION))
