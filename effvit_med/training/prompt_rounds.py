@@ -158,3 +158,12 @@ class ReaderEpoch:
     def attach(self, engine: Engine) -> None:
         """Tell the reader as each epoch starts."""
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.rounds.start_epoch(engine.state.epoch))
+
+
+def keep_last_round(output: dict[str, Any]) -> dict[str, Any]:
+    """MONAI's ``postprocessing`` for the validation of `PromptRounds`: the mask after the last prompt of one sample.
+
+    Args:
+        output: with ``pred``, (rounds, *space) logits.
+    """
+    return {**output, "pred": (output["pred"][-1:] > 0).float()}
