@@ -108,6 +108,8 @@ def seal(folder: Path) -> None:
 
 
 def _kind(shipped: Shipped) -> str:
+    if shipped.prompts:
+        return "prompts"
     return "photographs" if shipped.photographs else f"{shipped.spatial_dims}D scans" if shipped.spatial_dims else "-"
 
 
@@ -120,6 +122,7 @@ def _plain(shipped: Shipped) -> dict[str, Any]:
         "structures": list(shipped.structures),
         "spatial_dims": shipped.spatial_dims,
         "photographs": shipped.photographs,
+        "prompts": shipped.prompts,
         "folder": str(shipped.folder),
         "problem": shipped.problem,
     }

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from effvit_med.engine.head import Head
 from effvit_med.engine.quality_reference import QualityReference, read_reference
 from effvit_med.engine.settings import describe
-from effvit_med.engine.shelf import MODEL_FILE, find_bundle
+from effvit_med.engine.shelf import MODEL_FILE, PROMPT_FILE, find_bundle
 from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import InputError, SettingsError, WeightsError
 from effvit_med.io.photographs import check_colour_weights
@@ -252,6 +252,10 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
+        if (folder / PROMPT_FILE).is_file():
+            raise InputError(
+                f"{folder} knows no structures: it segments what prompts point at. Use effvit-med prompt."
+            ) from error
         raise InputError(f"{folder} is no effvit-med bundle: {path} cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from error

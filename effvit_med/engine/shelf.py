@@ -18,6 +18,7 @@ import effvit_med
 from effvit_med.errors import InputError
 
 MODEL_FILE = Path("configs") / "model.yaml"
+PROMPT_FILE = Path("configs") / "prompt.yaml"
 METADATA_FILE = Path("configs") / "metadata.json"
 SUMS_FILE = "SHA256SUMS"
 SHELF = "bundles"
@@ -40,6 +41,7 @@ class Shipped:
         structures: what it segments.
         spatial_dims: 2 or 3; 0 if it cannot be read.
         photographs: whether it is made for photographs.
+        prompts: whether it segments what prompts point at, and knows no structures of its own.
         problem: why it cannot be used; empty if it can.
     """
 
@@ -51,6 +53,7 @@ class Shipped:
     structures: tuple[str, ...] = ()
     spatial_dims: int = 0
     photographs: bool = False
+    prompts: bool = False
     problem: str = ""
 
 
@@ -101,7 +104,16 @@ def shipped_folders() -> dict[str, Path]:
     root = shipped_bundle()
     shelf = root / SHELF
     others = sorted(shelf.iterdir()) if shelf.is_dir() else []
-    return {DEFAULT_BUNDLE: root, **{each.name: each for each in others if (each / MODEL_FILE).is_file()}}
+    return {DEFAULT_BUNDLE: root, **{each.name: each for each in others if is_bundle(each)}}
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a model that knows structures, or networks that are prompted.
+
+    Args:
+        folder: any.
+    """
+    return (folder / MODEL_FILE).is_file() or (folder / PROMPT_FILE).is_file()
 
 
 def find_bundle(bundle: Path | str | None = None) -> Path:
@@ -230,7 +242,7 @@ def read_card(name: str | Path) -> Card:
         InputError: if it is no bundle.
     """
     folder = find_bundle(name)
-    if not (folder / MODEL_FILE).is_file():
+    if not is_bundle(folder):
         raise InputError(f"{folder} is no effvit-med bundle: it has no {MODEL_FILE}.")
     card = next((folder / each for each in _CARDS if (folder / each).is_file()), None)
     try:
@@ -243,6 +255,8 @@ def read_card(name: str | Path) -> Card:
 
 
 def _describe(name: str, folder: Path) -> Shipped:
+    if not (folder / MODEL_FILE).is_file():
+        return _describe_prompted(name, folder)
     try:
         content = yaml.safe_load((folder / MODEL_FILE).read_text(encoding="utf-8"))
         weights = [content["weights"]] if isinstance(content["weights"], str) else list(content["weights"])
@@ -261,6 +275,25 @@ def _describe(name: str, folder: Path) -> Shipped:
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         return Shipped(name, folder, problem=f"{MODEL_FILE} cannot be understood: {why}.")
+
+
+def _describe_prompted(name: str, folder: Path) -> Shipped:
+    try:
+        content = yaml.safe_load((folder / PROMPT_FILE).read_text(encoding="utf-8"))
+        parts = {dims: content.get(key) for key, dims in (("slices", 2), ("blocks", 3)) if content.get(key)}
+        missing = [part["weights"] for part in parts.values() if not (folder / part["weights"]).is_file()]
+        return Shipped(
+            name=name,
+            folder=folder,
+            version=str(content["version"]),
+            description=str(content.get("description", "")),
+            spatial_dims=max(parts),
+            prompts=True,
+            problem=f"The weights {missing[0]} are not there." if missing else "",
+        )
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(str(error).split())[:200]
+        return Shipped(name, folder, prompts=True, problem=f"{PROMPT_FILE} cannot be understood: {why}.")
 
 
 def _decisive_files(folder: Path) -> list[str]:

@@ -112,6 +112,11 @@ class Answer:
     views: int
     encoded: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the record says of it."""
+        step = [round(each, 3) for each in self.view.step]
+        return {"views": self.views, "encoded": self.encoded, "view": list(self.view.shape), "step": step}
+
 
 @dataclass
 class Answerer:
@@ -137,40 +142,51 @@ class Answerer:
         before: Mask,
         flat: int | None = None,
         cancelled: Cancelled | None = None,
+        *,
+        known: Sequence[View] = (),
+        keep: bool = True,
     ) -> Answer:
         """What a structure should be after the newest prompt.
 
-        The first view is as fine as the scan and lies about the newest prompt and, where it fits in, the mask so far.
-        Where the answer reaches a border beyond which the scan goes on, a larger view is asked, coarser if it must be.
+        The first view is the finest of those that earlier prompts led to if it shows this one and the mask so far with
+        some room, else one as fine as the scan about both. Where the answer reaches a border beyond which the scan
+        goes on, a larger view is asked, coarser if it must be.
 
         Args:
             prompts: about this structure, oldest first, in indices of the scan.
             before: the structure so far, of the scan's shape.
             flat: the axis across which a network that sees slices looks; the newest prompt tells which slice.
             cancelled: asked before each view.
+            known: what earlier prompts about this structure led to: the view of each answer.
+            keep: whether what the newest prompt does not speak about stays (`keep_agreed`).
 
         Raises:
             CancelledError: if ``cancelled`` said so; nothing was changed.
         """
         outlook = self.outlook or OUTLOOKS[self.speaker.spatial_dims]
         shape = self.array.shape
-        centre, extent = _first_extent(prompts[-1], before, outlook, shape, flat)
+        box = _extent_of(prompts[-1], before, flat)
+        centre, extent = _make_room(box, outlook, shape, flat)
+        largest = (outlook.finest,) * 3
+        view = _choose_known(known, box, shape, flat) or make_view(centre, extent, shape, largest, flat)
         views = encoded = 0
         while True:
             if cancelled and cancelled():
                 raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
-            view = make_view(centre, extent, shape, (outlook.finest,) * 3, flat)
-            known = self._key(view, flat) in self.cache
-            views, encoded = views + 1, encoded + (not known)
+            cached = self._key(view, flat) in self.cache
+            views, encoded = views + 1, encoded + (not cached)
             logits = self._ask(view, prompts, before, flat)
             whole = all(step * count >= size for step, count, size in _sides(view, shape, flat))
             if whole or not touches(logits > 0, view, shape, flat):
                 break
-            extent = [size * outlook.growth for size in extent]
-        values, box = spread_view(logits, view, shape)
-        here = [prompt.moved([-part.start for part in box]) for prompt in prompts]
-        mask = keep_agreed(values > 0, before[box], here, outlook.evidence * max(view.step), flat)
-        return Answer(mask, box, view, views, encoded)
+            extent = [outlook.growth * step * count for step, count in zip(view.step, view.shape, strict=True)]
+            view = make_view(centre, extent, shape, largest, flat)
+        values, covered = spread_view(logits, view, shape)
+        mask = values > 0
+        if keep:
+            here = [prompt.moved([-part.start for part in covered]) for prompt in prompts]
+            mask = keep_agreed(mask, before[covered], here, outlook.evidence * max(view.step), flat)
+        return Answer(mask, covered, view, views, encoded)
 
     def _key(self, view: View, flat: int | None) -> Any:
         return view, flat, self.clip
@@ -230,39 +246,52 @@ def _within_reach(place: Mask, reach: float) -> Mask:
     return np.asarray(ndimage.distance_transform_edt(~place) <= reach)
 
 
-def _first_extent(
-    newest: Prompt, before: Mask, outlook: Outlook, shape: Sequence[int], flat: int | None
-) -> tuple[list[float], list[float]]:
-    """Middle and size of the first view: about the newest prompt, and about the mask where there is one near."""
+Extent = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def _extent_of(newest: Prompt, before: Mask, flat: int | None) -> Extent:
+    """The lowest and the highest index of the newest prompt and of the mask so far, in its slice."""
     vertices = np.asarray(newest.index)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
-    if before.any():
-        box = _box_of(before, flat, newest)
-        if box is not None:
-            low, high = np.minimum(low, box[0]), np.maximum(high, box[1])
-    centre = (low + high) / 2
-    extent = np.maximum(outlook.roomy * (high - low + 1), outlook.first)
+    offset = np.zeros(3)
     if flat is not None:
-        centre[flat] = vertices[0, flat]
-        extent[flat] = 1
-    return centre.tolist(), np.minimum(extent, shape).tolist()
-
-
-def _box_of(before: Mask, flat: int | None, newest: Prompt) -> tuple[Any, Any] | None:
-    if flat is not None:
-        number = min(max(0, round(newest.index[0][flat])), before.shape[flat] - 1)
+        number = min(max(0, round(vertices[0, flat])), before.shape[flat] - 1)
+        low[flat] = high[flat] = offset[flat] = number
         index = [slice(None)] * 3
         index[flat] = slice(number, number + 1)
-        part, offset = before[tuple(index)], [number if axis == flat else 0 for axis in range(3)]
-    else:
-        part, offset = before, [0, 0, 0]
-    hits = [np.flatnonzero(part.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    if not len(hits[0]):
-        return None
-    return (
-        np.array([hit[0] for hit in hits]) + offset,
-        np.array([hit[-1] for hit in hits]) + offset,
-    )
+        before = before[tuple(index)]
+    hits = [np.flatnonzero(before.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    if len(hits[0]):
+        low = np.minimum(low, [hit[0] for hit in hits] + offset)
+        high = np.maximum(high, [hit[-1] for hit in hits] + offset)
+    return low, high
+
+
+def _make_room(
+    box: Extent, outlook: Outlook, shape: Sequence[int], flat: int | None
+) -> tuple[list[float], list[float]]:
+    """Middle and size of a view that shows a box with room about it."""
+    low, high = box
+    extent = np.maximum(outlook.roomy * (high - low + 1), outlook.first)
+    if flat is not None:
+        extent[flat] = 1
+    return ((low + high) / 2).tolist(), np.minimum(extent, shape).tolist()
+
+
+def _choose_known(known: Sequence[View], box: Extent, shape: Sequence[int], flat: int | None) -> View | None:
+    fits = [view for view in known if all(_shows(view, corner, shape, flat) for corner in box)]
+    return min(fits, key=lambda view: max(view.step), default=None)
+
+
+def _shows(view: View, index: npt.NDArray[np.float64], shape: Sequence[int], flat: int | None) -> bool:
+    """Whether a view shows a place, and an eighth of its own size about it unless the scan ends before."""
+    rows = enumerate(zip(index, view.start, view.step, view.shape, shape, strict=True))
+    for axis, (at, start, step, count, size) in rows:
+        room = 0.0 if axis == flat else step * count / 8
+        low, high = max(at - room, -0.5), min(at + room, size - 0.5)
+        if low < start - step / 2 - 1e-6 or high > start + step * (count - 0.5) + 1e-6:
+            return False
+    return True
 
 
 def _sides(view: View, shape: Sequence[int], flat: int | None) -> list[tuple[float, int, int]]:

@@ -118,7 +118,7 @@ def carry(
             index: list[Any] = [slice(None)] * 3
             index[flat] = number
             before[tuple(index)] = now
-            answer = answerer.answer([_deepest(now, number, flat, value)], before, flat, cancelled)
+            answer = answerer.answer([_deepest(now, number, flat, value)], before, flat, cancelled, keep=False)
             found = before
             found[answer.box] = answer.mask
             following = found[tuple(index)].copy()

@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from effvit_med.engine.model import digest_file
 from effvit_med.engine.prompting.speaking import MapSpeaker, SamSpeaker, Speaker
 from effvit_med.engine.settings import describe
-from effvit_med.engine.shelf import find_bundle
+from effvit_med.engine.shelf import PROMPT_FILE, find_bundle
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.networks import create_sam, fold_batchnorm, load_published, load_weights
 from effvit_med.networks.prompt import PromptNetwork, build_prompt_network
 
-PROMPT_FILE = Path("configs") / "prompt.yaml"
 DEFAULT_BUNDLE = "prompt"
 
 _SAM_NAME = re.compile(r"(?:^|[^a-z])((?:xl|l)[0-2])(?:[^0-9a-z]|$)")

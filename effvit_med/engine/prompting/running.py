@@ -14,6 +14,7 @@ from effvit_med.engine.results import Job
 from effvit_med.engine.stages import CaseResult, Task, read_stage, write_stage
 from effvit_med.errors import CancelledError, InputError
 from effvit_med.io import open_input
+from effvit_med.io.atomic import make_folder
 from effvit_med.io.label_files import read_labels
 
 
@@ -92,6 +93,7 @@ def prompt_case(
                 progress(phase, done, total)
 
         segmentation = session.replay(events, tell)
+        make_folder(output)
         record = segmentation.provenance
         record = replace(record, steps=(*scan.steps, *record.steps), findings=(*record.findings, *scan.findings))
         return write_stage(task, scan, segmentation.with_provenance(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from effvit_med.engine.prompting.carrying import StopRule, carry
 from effvit_med.engine.prompting.log import Event, read_log, read_names, write_log
 from effvit_med.engine.prompting.model import PromptModel, read_prompt_model
 from effvit_med.engine.prompting.speaking import Speaker
+from effvit_med.engine.prompting.views import View
 from effvit_med.engine.prompting.windows import find_window
 from effvit_med.engine.record import library_versions
 from effvit_med.errors import CancelledError, GeometryError, SettingsError
@@ -60,6 +62,7 @@ class _Done:
     event: Event
     change: VoxelChange | None = None
     step: Step | None = None
+    view: View | None = None
 
 
 @dataclass
@@ -265,9 +268,10 @@ class PromptSession:
         cancelled: Cancelled = self._cancelled.is_set
         if event.prompt:
             prompts = [*self._prompts(value, until=done), event.prompt]
-            answer = sight.answerer.answer(prompts, before, sight.flat, cancelled)
-            answers = [answer]
-            detail: dict[str, Any] = {**_describe(answer), "kind": event.prompt.kind, "adds": event.prompt.adds}
+            known = self._views(value, until=done)
+            answer = sight.answerer.answer(prompts, before, sight.flat, cancelled, known=known)
+            answers, done.view = [answer], answer.view
+            detail: dict[str, Any] = {**answer.to_dict(), "kind": event.prompt.kind, "adds": event.prompt.adds}
         else:
             rule = StopRule(**{name: event.detail[name] for name in StopRule().to_dict()})
             prompts = self._prompts(value, until=done)
@@ -297,15 +301,18 @@ class PromptSession:
         moved = places + [part.start for part in answer.box]
         return np.ravel_multi_index(tuple(moved.T), self._labels.shape).astype(np.int64), after
 
-    def _prompts(self, value: int, until: _Done | None = None) -> list[Prompt]:
+    def _about(self, value: int, until: _Done | None) -> list[_Done]:
+        """What stands of the prompts about a structure; all that came before one, where that is given."""
         with self._state:
-            events = []
-            for done in self._done:
-                if done is until:
-                    break
-                if done.event.prompt and done.event.prompt.value == value:
-                    events.append(done.event.prompt)
-            return events
+            before = itertools.takewhile(lambda done: done is not until, self._done)
+            return [done for done in before if done.event.prompt and done.event.prompt.value == value]
+
+    def _prompts(self, value: int, until: _Done | None = None) -> list[Prompt]:
+        return [done.event.prompt for done in self._about(value, until) if done.event.prompt]
+
+    def _views(self, value: int, until: _Done) -> list[View]:
+        """Not what the cache holds, so that a log leads to the same views whatever was forgotten or undone between."""
+        return [done.view for done in self._about(value, until) if done.view]
 
     def _sight(self, value: int, prompt: Prompt | None) -> _Sight:
         """How a structure is looked at: of a CT through a window about what was pointed at first."""
@@ -391,9 +398,3 @@ def _check_grid(labels: Geometry, scan: Geometry) -> None:
         raise GeometryError(f"The labels to start from have shape {labels.shape}, the scan {scan.shape}.")
     if (distance_mm := labels.max_distance_mm(scan)) > SAME_PLACE_MM:
         raise GeometryError(f"The labels to start from lie up to {distance_mm:.2f} mm from the scan's voxels.")
-
-
-def _describe(answer: Answer) -> dict[str, Any]:
-    view = answer.view
-    step = [round(each, 3) for each in view.step]
-    return {"views": answer.views, "encoded": answer.encoded, "view": list(view.shape), "step": step}

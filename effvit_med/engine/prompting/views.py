@@ -55,19 +55,6 @@ class View:
             parts.append(slice(max(0, low), min(size, high + 1)))
         return tuple(parts)  # type: ignore[return-value]
 
-    def holds(self, index: Sequence[float], margin: float = 0.0) -> bool:
-        """Whether a place lies in it.
-
-        Args:
-            index: of the scan.
-            margin: how far from the border it must lie, as a share of the view's size.
-        """
-        places = zip(index, self.start, self.step, self.shape, strict=True)
-        return all(
-            start + step * (margin * count - 0.5) - 1e-6 <= at <= start + step * ((1 - margin) * count - 0.5) + 1e-6
-            for at, start, step, count in places
-        )
-
 
 def make_view(
     centre: Sequence[float], extent: Sequence[float], shape: Sequence[int], largest: Sequence[int], flat: int | None

@@ -156,6 +156,25 @@ def test_cancelling_keeps_what_waits(bundle: Path) -> None:
     assert session.structures[1].waiting == 0
 
 
+def test_what_was_undone_leads_nowhere(bundle: Path) -> None:
+    """A prompt that was answered and taken back has no say in what later prompts look at."""
+
+    def make() -> PromptSession:
+        return PromptSession(make_scan((1, 700, 700)), bundle, spatial_dims=2, device="cpu")
+
+    plain, wandering = make(), make()
+    for session in (plain, wandering):
+        session.add(click(100, 100, number=0))
+        session.predict()
+    wandering.add(click(400, 420, number=0))
+    wandering.predict()
+    wandering.undo()
+    for session in (plain, wandering):
+        session.add(click(380, 380, number=0))
+    np.testing.assert_array_equal(plain.predict().labels, wandering.predict().labels)
+    assert plain.predict().provenance.settings == wandering.predict().provenance.settings
+
+
 def test_memory_of_features_is_bounded(bundle: Path) -> None:
     """However many slices are pointed at, no more is kept than was allowed."""
     session = PromptSession(make_scan((9, 64, 64)), bundle, spatial_dims=2, device="cpu", memory_gb=1e-3)

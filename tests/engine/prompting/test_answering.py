@@ -1,0 +1,171 @@
+"""Facts about `effvit_med.engine.prompting.answering` and `carrying`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from effvit_med.engine.prompting.answering import Answerer, FeatureCache, Outlook, keep_agreed
+from effvit_med.engine.prompting.carrying import StopRule, carry
+from effvit_med.volume.prompts import Prompt
+from tests.engine.prompting.parts import click
+
+SHAPE = (1, 60, 70)
+
+
+class Threshold:
+    """A speaker that takes what is bright and hangs together with the newest point: right where contrast is all."""
+
+    spatial_dims, neighbours = 2, 0
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def encode(self, values: np.ndarray) -> Any:
+        """The image itself."""
+        self.encoded += 1
+        return values
+
+    def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> np.ndarray:
+        """The bright piece under the newest point."""
+        parts, _ = ndimage.label(encoded > 0)
+        place = tuple(round(at) for at in prompts[-1].index[0])
+        piece = (parts == parts[place]) & (parts > 0)
+        return np.where(piece, 5.0, -5.0).astype(np.float32).reshape(shape)
+
+
+def _masks(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    fields = [ndimage.gaussian_filter(rng.normal(size=SHAPE), (0, 5, 5)) for _ in range(2)]
+    return fields[0] > 0.01, fields[1] > 0.01
+
+
+@given(st.integers(0, 5000), st.integers(0, 59), st.integers(0, 69), st.booleans(), st.sampled_from([5, 15, 40]))
+@settings(max_examples=60, deadline=None)
+def test_what_is_far_from_new_evidence_stays(seed: int, row: int, column: int, adds: bool, evidence: float) -> None:
+    """A piece that changes either touches the reach of the newest prompt or stays exactly as it was."""
+    wanted, before = _masks(seed)
+    newest = click(row, column, adds=adds, number=0)
+    result = keep_agreed(wanted, before, [newest], evidence, 0)
+    away = np.linalg.norm(np.indices(SHAPE)[1:] - np.array([row, column])[:, None, None, None], axis=0)
+    pieces, count = ndimage.label((wanted & ~before) if adds else (before & ~wanted))
+    for number in range(1, count + 1):
+        piece = pieces == number
+        if away[piece].min() > evidence + 2:
+            changed = (result != before) & piece
+            assert not ndimage.binary_erosion(changed, np.ones((1, 3, 3))).any() or away[changed].min() < evidence + 8
+    assert result[0, row, column] == adds
+
+
+@given(st.integers(0, 5000), st.integers(0, 59), st.integers(0, 69))
+@settings(max_examples=30, deadline=None)
+def test_a_prompt_that_adds_takes_nothing_far_away(seed: int, row: int, column: int) -> None:
+    """Voxels that were in and lie beyond its reach are in still."""
+    wanted, before = _masks(seed)
+    result = keep_agreed(wanted, before, [click(row, column, number=0)], 10, 0)
+    lost = before & ~result
+    near = ndimage.binary_dilation((wanted & ~before), np.ones((1, 5, 5)), iterations=2)
+    near[0, max(0, row - 5) : row + 6, max(0, column - 5) : column + 6] = True
+    assert not (lost & ~near).any()
+
+
+def test_earlier_points_stay_obeyed() -> None:
+    """The latest of those that lie on one voxel is right, whatever the answer."""
+    wanted = np.ones(SHAPE, bool)
+    said = [click(10, 10, adds=False, number=0), click(30, 30, number=0)]
+    result = keep_agreed(wanted, np.zeros(SHAPE, bool), said, 40, 0)
+    assert not result[0, 10, 10]
+    assert result[0, 30, 30]
+
+
+def test_an_object_larger_than_the_view_is_seen_whole() -> None:
+    """Views grow until it fits or the scan ends, coarser where they must be."""
+    image = np.zeros((1, 400, 400), np.float32)
+    image[0, 50:350, 60:340] = 1
+    outlook = Outlook(first=64, finest=128)
+    answer = Answerer(image, Threshold(), outlook=outlook).answer([click(80, 90, number=0)], image < 0, 0)
+    found = np.zeros(image.shape, bool)
+    found[answer.box] = answer.mask
+    assert answer.views == 4
+    assert max(answer.view.shape) == 128
+    overlap = 2 * (found & (image > 0)).sum() / (found.sum() + (image > 0).sum())
+    assert overlap > 0.98
+
+
+def test_a_small_object_needs_one_view() -> None:
+    """And the second prompt nothing new."""
+    image = np.zeros((1, 400, 400), np.float32)
+    image[0, 190:210, 190:215] = 1
+    speaker = Threshold()
+    answerer = Answerer(image, speaker, outlook=Outlook(first=64, finest=128))
+    first = answerer.answer([click(200, 200, number=0)], image < 0, 0)
+    before = np.zeros(image.shape, bool)
+    before[first.box] = first.mask
+    prompts = [click(200, 200, number=0), click(201, 200, number=0)]
+    second = answerer.answer(prompts, before, 0, known=[first.view])
+    assert (first.views, first.encoded, second.encoded, speaker.encoded) == (1, 1, 0, 1)
+    assert (before == (image > 0)).all()
+
+
+@pytest.mark.parametrize("flat", [0, 1, 2])
+def test_slices_lie_across_any_axis(flat: int) -> None:
+    """The answer is the same wherever the scan's slices lie."""
+    plane = np.zeros((60, 50), np.float32)
+    plane[10:30, 15:40] = 1
+    image = np.repeat(np.expand_dims(plane, flat), 5, axis=flat)
+    index = [20.0, 30.0]
+    index.insert(flat, 2.0)
+    answer = Answerer(image, Threshold()).answer([Prompt("point", 1, True, (tuple(index),))], image < 0, flat)
+    found = np.zeros(image.shape, bool)
+    found[answer.box] = answer.mask
+    expected = np.zeros(image.shape, bool)
+    where: list[Any] = [slice(None)] * 3
+    where[flat] = 2
+    expected[tuple(where)] = plane > 0
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_object_is_carried_to_its_ends() -> None:
+    """A cone that ends in both directions, beside something else that begins where it ends."""
+    image = np.zeros((30, 64, 64), np.float32)
+    y, x = np.mgrid[:64, :64]
+    for number in range(8, 22):
+        image[number] = (y - 32) ** 2 + (x - 32) ** 2 < (4 + number / 2) ** 2
+    image[22:, 30:34, 5:60] = 1
+    answerer = Answerer(image, Threshold())
+    first = image > 0
+    first[np.arange(30) != 15] = False
+    carried = carry(answerer, first, [click(32, 32, number=15)], 15, 0)
+    assert sorted(carried.answers) == [number for number in range(8, 22) if number != 15]
+    assert carried.ended[-1] == (7, "nothing is left")
+    assert carried.ended[1][0] == 22
+    assert "overlap" in carried.ended[1][1] or "voxels after" in carried.ended[1][1]
+
+
+def test_a_slice_with_prompts_of_its_own_is_left_alone() -> None:
+    """The way ends there, whatever the image shows."""
+    image = np.zeros((9, 40, 40), np.float32)
+    image[:, 10:30, 10:30] = 1
+    first = image > 0
+    first[np.arange(9) != 4] = False
+    prompts = [click(20, 20, number=4), click(12, 12, number=6, adds=False)]
+    carried = carry(Answerer(image, Threshold()), first, prompts, 4, 0, StopRule(slices=3))
+    assert sorted(carried.answers) == [1, 2, 3, 5]
+    assert carried.ended == {-1: (1, "as far as was asked"), 1: (6, "it has prompts of its own")}
+
+
+def test_the_cache_forgets_the_oldest() -> None:
+    """The newest is kept even if it alone is too large."""
+    import torch
+
+    cache = FeatureCache(most_bytes=100)
+    for key in range(3):
+        cache.get(key, lambda: [torch.zeros(10)])
+    assert (0 in cache, 1 in cache, 2 in cache, cache.bytes) == (False, True, True, 80)
+    cache.get("large", lambda: [torch.zeros(1000)])
+    assert (2 in cache, "large" in cache) == (False, True)
