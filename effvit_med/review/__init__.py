@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effvit_med.review.doubts import Doubt, find_doubts, measure_strip
+    from effvit_med.review.prompted import NetworkRefiner
     from effvit_med.review.record import ReviewRecord, StructureReview
-    from effvit_med.review.refining import LocalRefiner, Refiner, RefineRequest
+    from effvit_med.review.refining import LocalRefiner, Refiner, RefineRequest, ScanRefiner
     from effvit_med.review.saving import SavedReview, save_review
     from effvit_med.review.session import ReviewSession
     from effvit_med.review.steps import STATES
@@ -20,11 +21,13 @@ __all__ = [
     "STATES",
     "Doubt",
     "LocalRefiner",
+    "NetworkRefiner",
     "RefineRequest",
     "Refiner",
     "ReviewRecord",
     "ReviewSession",
     "SavedReview",
+    "ScanRefiner",
     "StructureReview",
     "find_doubts",
     "measure_strip",
@@ -33,8 +36,9 @@ __all__ = [
 
 _MODULES = {
     "doubts": ("Doubt", "find_doubts", "measure_strip"),
+    "prompted": ("NetworkRefiner",),
     "record": ("ReviewRecord", "StructureReview"),
-    "refining": ("LocalRefiner", "RefineRequest", "Refiner"),
+    "refining": ("LocalRefiner", "RefineRequest", "Refiner", "ScanRefiner"),
     "saving": ("SavedReview", "save_review"),
     "session": ("ReviewSession",),
     "steps": ("STATES",),

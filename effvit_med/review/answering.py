@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from effvit_med.errors import GeometryError, SettingsError
-from effvit_med.review.refining import LocalRefiner, Refiner, cut_request, list_changes
+from effvit_med.review.refining import LocalRefiner, Refiner, ScanRefiner, cut_request, find_changes, list_changes
 from effvit_med.review.session import ReviewSession
 from effvit_med.review.steps import Step
 from effvit_med.volume import Volume
@@ -21,7 +21,7 @@ def answer_prompt(
     session: ReviewSession,
     volume: Volume,
     prompt: Prompt,
-    refiner: Refiner | None = None,
+    refiner: Refiner | ScanRefiner | None = None,
     extent_mm: float = 60.0,
     duration_s: float | None = None,
 ) -> VoxelChange:
@@ -32,7 +32,7 @@ def answer_prompt(
         volume: the scan.
         prompt: what was pointed at, in indices of the scan.
         refiner: what answers; None for `LocalRefiner`.
-        extent_mm: how much of the scan about a single point is looked at.
+        extent_mm: how much of the scan about a single point is looked at; a `ScanRefiner` decides that for itself.
         duration_s: how long drawing it took, for the record.
 
     Returns:
@@ -49,6 +49,12 @@ def answer_prompt(
     if not all(-0.5 <= at <= size - 0.5 for at, size in zip(prompt.index[0], volume.geometry.shape, strict=True)):
         raise GeometryError(f"You pointed at {np.round(prompt.index[0], 1).tolist()}, which is outside the scan.")
     prompts = [*prompts_of(session.steps, prompt.value), prompt]
+    shape = volume.geometry.shape
+    if isinstance(refiner, ScanRefiner):
+        structure, crop = refiner.refine_scan(volume, session.labels, prompts)
+        here = session.labels[crop]
+        flat, after = find_changes(here, prompt.value, session.locked, structure, crop, shape)
+        return session.apply(flat, after, kind=prompt.kind, value=prompt.value, prompt=prompt, duration_s=duration_s)
     request, crop = cut_request(
         volume,
         session.labels,
@@ -58,7 +64,7 @@ def answer_prompt(
         extent_mm=extent_mm,
     )
     structure = (refiner or LocalRefiner()).refine(request)
-    flat, after = list_changes(request, structure, crop, volume.geometry.shape)
+    flat, after = list_changes(request, structure, crop, shape)
     return session.apply(flat, after, kind=prompt.kind, value=prompt.value, prompt=prompt, duration_s=duration_s)
 
 

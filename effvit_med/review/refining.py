@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,23 @@ class Refiner(Protocol):
         ...
 
 
+@runtime_checkable
+class ScanRefiner(Protocol):
+    """Whatever answers prompts about a whole scan, and chooses for itself which part of it to look at."""
+
+    def refine_scan(
+        self, volume: Volume, labels: Labels, prompts: Sequence[Prompt]
+    ) -> tuple[npt.NDArray[np.bool_], Slices]:
+        """The structure in a part of the scan, as it should be now, and which part that is.
+
+        Args:
+            volume: the scan.
+            labels: of the scan, as they are now.
+            prompts: about one structure, oldest first, in indices of the scan.
+        """
+        ...
+
+
 def crop_around(prompts: Sequence[Prompt], geometry: Geometry, extent_mm: float = 60.0) -> Slices:
     """The crop to refine in: the box of the last prompt with a margin on every side.
 
@@ -149,7 +166,7 @@ def cut_request(
 def list_changes(
     request: RefineRequest, structure: npt.NDArray[np.bool_], crop: Slices, shape: tuple[int, int, int]
 ) -> tuple[npt.NDArray[np.int64], Labels]:
-    """What a refined structure changes in the labels of the whole scan.
+    """What a refined structure changes in the labels of the whole scan; `find_changes` of what was asked.
 
     Args:
         request: what was asked.
@@ -158,11 +175,34 @@ def list_changes(
         shape: of the scan.
 
     Returns:
+        As of `find_changes`.
+    """
+    return find_changes(request.labels, request.value, request.locked, structure, crop, shape)
+
+
+def find_changes(
+    labels: Labels,
+    value: int,
+    locked: Collection[int],
+    structure: npt.NDArray[np.bool_],
+    crop: Slices,
+    shape: tuple[int, int, int],
+) -> tuple[npt.NDArray[np.int64], Labels]:
+    """What another extent of a structure changes in the labels of the whole scan.
+
+    Args:
+        labels: of the crop, as they are now.
+        value: of the structure.
+        locked: values that must not change.
+        structure: what it should be, of the crop's shape.
+        crop: where the crop lies.
+        shape: of the scan.
+
+    Returns:
         Flat C-order indices of the voxels that change, rising, and their new values: the structure, or background
         where it was taken away. Locked voxels are left out.
     """
-    labels, value = request.labels, request.value
-    free = ~np.isin(labels, list(request.locked))
+    free = ~np.isin(labels, list(locked))
     places = np.argwhere(free & (structure != (labels == value)))
     flat = np.ravel_multi_index(tuple((places + [part.start for part in crop]).T), shape)
     after = np.where(structure[tuple(places.T)], value, 0).astype(labels.dtype)

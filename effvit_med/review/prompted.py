@@ -1,0 +1,95 @@
+"""Corrections by a promptable network: what a prompt means in a whole scan, with features kept from click to click."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from effvit_med.engine.devices import choose_device
+from effvit_med.engine.prompting import Answerer, FeatureCache, PromptModel, Speaker, read_prompt_model
+from effvit_med.engine.prompting.views import Box, View
+from effvit_med.engine.prompting.windows import find_window
+from effvit_med.volume.prompts import Prompt
+from effvit_med.volume.volume import Volume
+
+FEWEST_SLICES = 8
+
+
+@dataclass
+class NetworkRefiner:
+    """Answers prompts by a promptable network; see `effvit_med.review.refining.ScanRefiner`.
+
+    It is loaded at the first prompt, and keeps the features of the scan that it was asked about last. Slices are
+    looked at one by one where the scan has few, or the bundle no network for blocks.
+
+    Attributes:
+        bundle: as of `effvit_med.engine.prompting.read_prompt_model`.
+        device: as of `effvit_med.engine.devices.choose_device`.
+        memory_gb: of the features, at most.
+    """
+
+    bundle: PromptModel | Path | str | None = None
+    device: str = "auto"
+    memory_gb: float = 0.5
+    _speakers: dict[int, Speaker] = field(default_factory=dict)
+    _answerers: dict[int, Answerer] = field(default_factory=dict)
+    _views: dict[tuple[int, int | None], list[View]] = field(default_factory=dict)
+    _scan: Volume | None = None
+
+    def refine_scan(
+        self,
+        volume: Volume,
+        labels: npt.NDArray[np.unsignedinteger],
+        prompts: Sequence[Prompt],
+        cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[npt.NDArray[np.bool_], Box]:
+        """The structure in a part of the scan after the newest prompt, and which part that is.
+
+        Args:
+            volume: the scan.
+            labels: of the scan, as they are now.
+            prompts: about one structure, oldest first, in indices of the scan.
+            cancelled: asked now and then.
+
+        Raises:
+            InputError: if there is no such bundle.
+            SettingsError: if the bundle has no network that suits the scan.
+            WeightsError: if the weights are missing or do not belong to the network.
+            CancelledError: if ``cancelled`` said so.
+        """
+        if volume is not self._scan:
+            self._scan, self._answerers, self._views = volume, {}, {}
+        newest = prompts[-1]
+        flat = self._flat(volume, newest)
+        answerer = self._answerer(volume, newest, 3 if flat is None else 2)
+        known = self._views.setdefault((newest.value, flat), [])
+        answer = answerer.answer(list(prompts), labels == newest.value, flat, cancelled, known=known)
+        known.append(answer.view)
+        return answer.mask, answer.box
+
+    def _model(self) -> PromptModel:
+        if not isinstance(self.bundle, PromptModel):
+            self.bundle = read_prompt_model(self.bundle)
+        return self.bundle
+
+    def _flat(self, volume: Volume, newest: Prompt) -> int | None:
+        """Across which axis slices are looked at: that of a box or lasso, else that of the scan; None for blocks."""
+        model, axis = self._model(), volume.geometry.slice_axis
+        few = volume.geometry.shape[axis] < FEWEST_SLICES
+        if model.blocks is not None and not (few and model.slices is not None):
+            return None
+        return axis if newest.axis is None else newest.axis
+
+    def _answerer(self, volume: Volume, newest: Prompt, spatial_dims: int) -> Answerer:
+        if newest.value not in self._answerers:
+            if spatial_dims not in self._speakers:
+                self._speakers[spatial_dims] = self._model().load(spatial_dims, choose_device(self.device))
+            cache = next((each.cache for each in self._answerers.values()), None)
+            cache = cache or FeatureCache(int(self.memory_gb * 2**30))
+            clip = find_window(volume, newest, volume.geometry.slice_axis)
+            self._answerers[newest.value] = Answerer(volume.array, self._speakers[spatial_dims], cache, clip)
+        return self._answerers[newest.value]
