@@ -147,14 +147,14 @@ def keep_runs(
         write_report(name, to_text(runs), {"runs": runs}, made)
 
 
-def adding(run: Mapping[str, Any]) -> Callable[[list[dict[str, Any]]], Sequence[Mapping[str, Any]]]:
-    """The change for `keep_runs` that adds a run.
+def adding(*runs: Mapping[str, Any]) -> Callable[[list[dict[str, Any]]], Sequence[Mapping[str, Any]]]:
+    """The change for `keep_runs` that adds runs.
 
     Args:
-        run: plain values.
+        *runs: plain values.
 
     Examples:
         >>> adding({"seed": 1})([{"seed": 0}])
         [{'seed': 0}, {'seed': 1}]
     """
-    return lambda kept: [*kept, run]
+    return lambda kept: [*kept, *runs]

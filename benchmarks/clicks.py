@@ -1,0 +1,213 @@
+"""How many clicks an object takes: a made-up reader points at real objects until a network has them right.
+
+Run from the repository's root: ``python -m benchmarks.clicks --data ../shared/data`` (``--bundle FOLDER``, ``--images
+20 --objects 3``, ``--set nuclei``, ``--clicks 10``, ``--sam efficientvit_sam_l0.pt``). The reader always clicks into
+the middle of the largest error (`effvit_med.training.simulated_user.EXACT`); a box is the object's own in the slice
+where it is largest, a scribble a line through its middle. Beside the network stand the plugin's refiner that looks at
+the image alone and, on pictures, a random walker. Every object of every method is kept in ``results/clicks.json`` as it
+ends; a later call does what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from benchmarks.click_sets import CLICK_SETS, Target, list_targets
+from benchmarks.interactive_methods import RivalRefiner
+from benchmarks.interactive_reviewer import dice
+from benchmarks.report import adding, describe_circumstances, keep_runs, kept_runs, make_table
+from effvit_med.engine.prompting import read_prompt_model
+from effvit_med.evaluation import mean_interval
+from effvit_med.review import LocalRefiner, NetworkRefiner
+from effvit_med.review.refining import Refiner, cut_request
+from effvit_med.training.simulated_user import EXACT, draw_box, find_largest_error, pick_line, point_at
+from effvit_med.volume.prompts import Prompt
+
+NAME = "clicks"
+AFTER = (1, 3, 5, 10)
+GOALS = (0.85, 0.90)
+
+Mask = npt.NDArray[np.bool_]
+Answer = Callable[[Target, Mask, Sequence[Prompt]], Mask]
+"""Called as answer(target, mask so far, prompts); gives the mask after the newest prompt."""
+
+
+def answer_by_network(refiner: NetworkRefiner, target: Target, now: Mask, prompts: Sequence[Prompt]) -> Mask:
+    """The mask after the newest prompt, by a promptable network."""
+    mask, box = refiner.refine_scan(target.volume, now.astype(np.uint8), prompts)
+    after = now.copy()
+    after[box] = mask
+    return after
+
+
+def answer_by_image(refiner: Refiner, target: Target, now: Mask, prompts: Sequence[Prompt]) -> Mask:
+    """The same by a refiner that looks at the image around the newest prompt alone."""
+    request, crop = cut_request(target.volume, now.astype(np.uint8), prompts)
+    after = now.copy()
+    after[crop] = refiner.refine(request)
+    return after
+
+
+def try_target(target: Target, answer: Answer, clicks: int) -> dict[str, Any]:
+    """What a method makes of an object.
+
+    Args:
+        target: the object.
+        answer: the method.
+        clicks: how many.
+
+    Returns:
+        Dice after each click, after a box and after a scribble alone, and the seconds of each click's answer.
+    """
+    rng = np.random.default_rng(0)
+    now = np.zeros(target.mask.shape, bool)
+    prompts: list[Prompt] = []
+    after, seconds = [], []
+    for _ in range(clicks):
+        prompt = point_at(now, target.mask, EXACT, rng)
+        if prompt is not None:
+            prompts.append(prompt)
+            began = time.perf_counter()
+            now = answer(target, now, prompts)
+            seconds.append(round(time.perf_counter() - began, 4))
+        after.append(round(dice(now, target.mask), 4))
+    whole = find_largest_error(np.zeros_like(now), target.mask)
+    alone = {"box": draw_box(target.mask, EXACT, rng)}
+    if whole is not None:
+        line = pick_line(whole, rng)
+        alone["scribble"] = Prompt("scribble" if len(line) > 1 else "point", 1, True, tuple(line))
+    single = {
+        kind: round(dice(answer(target, np.zeros_like(now), [each]), target.mask), 4) for kind, each in alone.items()
+    }
+    return {"clicks": after, **single, "seconds": seconds}
+
+
+def count_clicks(after: Sequence[float], goal: float) -> int:
+    """The first click after which a goal is reached; one more than there were if it never is.
+
+    Examples:
+        >>> count_clicks([0.5, 0.86, 0.9], 0.85), count_clicks([0.5, 0.6], 0.85)
+        (2, 3)
+    """
+    return next((number for number, value in enumerate(after, 1) if value >= goal), len(after) + 1)
+
+
+def to_markdown(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A table for pictures and one for volumes: a row for each method and set, and the mean over sets.
+
+    Args:
+        runs: one for each object and method.
+    """
+    parts = [
+        "# Clicks: real objects that no network here has learnt from",
+        "",
+        (
+            "Dice after so many clicks into the middle of the largest error, and after one box or one scribble alone; "
+            "clicks to a Dice (one more than were made where it is not reached); all means over objects. The last row "
+            "of a method is the mean over the sets, with the interval over all objects of the mean after three clicks."
+        ),
+    ]
+    head = ["method", "set", "objects", *(f"{n} clicks" for n in AFTER), "box", "scribble"]
+    head += [f"clicks to {goal}" for goal in GOALS] + ["ms, first", "ms, later (median)"]
+    for title, is_flat in (("Pictures and slices", True), ("Volumes", False)):
+        mine = [run for run in runs if run["flat"] == is_flat]
+        rows = []
+        for method in dict.fromkeys(run["method"] for run in mine):
+            of_method = [run for run in mine if run["method"] == method]
+            names = dict.fromkeys(run["set"] for run in of_method)
+            by_set = [_figures([run for run in of_method if run["set"] == name]) for name in names]
+            for name, figures in zip(names, by_set, strict=True):
+                count = sum(run["set"] == name for run in of_method)
+                rows.append([method, name, str(count), *_format(figures)])
+            if len(by_set) > 1:
+                interval = mean_interval([run["clicks"][min(2, len(run["clicks"]) - 1)] for run in of_method])
+                means = [statistics.fmean(column) for column in zip(*by_set, strict=True)]
+                label = f"**mean** ({interval.low:.3f} to {interval.high:.3f})"
+                rows.append([f"**{method}**", label, str(len(of_method)), *_format(means)])
+        if rows:
+            parts += ["", f"## {title}", "", make_table(head, rows, texts=2)]
+    return "\n".join(parts)
+
+
+def _figures(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    dices = [statistics.fmean(run["clicks"][min(n, len(run["clicks"])) - 1] for run in runs) for n in AFTER]
+    alone = [statistics.fmean(run.get(kind, run["clicks"][0]) for run in runs) for kind in ("box", "scribble")]
+    counts = [statistics.fmean(count_clicks(run["clicks"], goal) for run in runs) for goal in GOALS]
+    first = statistics.median(run["seconds"][0] for run in runs if run["seconds"])
+    later = [each for run in runs for each in run["seconds"][1:]]
+    return [*dices, *alone, *counts, 1000 * first, 1000 * statistics.median(later) if later else float("nan")]
+
+
+def _format(figures: Sequence[float]) -> list[str]:
+    shares = len(AFTER) + 2
+    kinds = [".3f"] * shares + [".1f"] * len(GOALS) + [".0f"] * 2
+    return [format(value, kind) for value, kind in zip(figures, kinds, strict=True)]
+
+
+def list_methods(options: argparse.Namespace) -> dict[str, Callable[[], Answer]]:
+    """What is tried, by name; each is made anew for each set, so that nothing is carried over.
+
+    Args:
+        options: of the command line.
+    """
+    found: dict[str, Callable[[], Answer]] = {}
+    if options.bundle:
+        model = read_prompt_model(options.bundle)
+        name = options.label or f"{model.name} {model.version}"
+        found[name] = lambda: partial(answer_by_network, NetworkRefiner(model, "cpu"))
+    if options.sam:
+        sam = read_prompt_model(options.sam)
+        found[sam.name] = lambda: partial(answer_by_network, NetworkRefiner(sam, "cpu"))
+    if not options.network_only:
+        found["image alone (the plugin's refiner)"] = lambda: partial(answer_by_image, LocalRefiner())
+        found["random walker"] = lambda: partial(answer_by_image, RivalRefiner("random walker"))
+    return found
+
+
+def main() -> None:
+    """Makes the runs that are missing, and writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of openly licensed scans")
+    parser.add_argument("--bundle", default="prompt", help="name or folder of a promptable bundle; empty for none")
+    parser.add_argument("--label", default="", help="what to call it in the tables")
+    parser.add_argument("--sam", help="a file of published EfficientViT-SAM weights, where there is one")
+    parser.add_argument("--set", nargs="+", choices=[each.name for each in CLICK_SETS], help="all if not given")
+    parser.add_argument("--images", type=int, default=12, help="of a set")
+    parser.add_argument("--objects", type=int, default=3, help="of an image")
+    parser.add_argument("--clicks", type=int, default=10, help="for each object")
+    parser.add_argument("--threads", type=int, default=2, help="of the processor")
+    parser.add_argument("--network-only", action="store_true", help="leave out what has no network")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    made = describe_circumstances(f"benchmarks.{NAME}")
+    for chosen in CLICK_SETS:
+        if options.set and chosen.name not in options.set:
+            continue
+        targets = list(list_targets(chosen, options.data, options.images, options.objects))
+        for method, make in list_methods(options).items():
+            done = {(run["method"], run["set"], run["name"]) for run in kept_runs(NAME)}
+            missing = [each for each in targets if (method, each.set_name, each.name) not in done]
+            answer = make()
+            rows = []
+            for target in tqdm(missing, desc=f"{chosen.name}, {method}", disable=None):
+                if method == "random walker" and not target.is_flat:
+                    continue  # minutes for each click
+                row = try_target(target, answer, options.clicks)
+                rows.append({"method": method, "set": chosen.name, "name": target.name, "flat": target.is_flat, **row})
+            if rows:
+                keep_runs(NAME, adding(*rows), to_markdown, made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The click benchmark: its made-up reader, its sets, and how its runs become a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.click_sets import CLICK_SETS, Target, list_targets
+from benchmarks.clicks import count_clicks, to_markdown, try_target
+from effvit_med.transforms.drawing import draw_prompts
+from effvit_med.volume import Geometry, Volume
+from effvit_med.volume.prompts import Prompt
+
+
+def _target() -> Target:
+    y, x = np.mgrid[:60, :60]
+    mask = ((((y - 30) / 20) ** 2 + ((x - 28) / 12) ** 2) < 1)[None]
+    return Target("made", "one", Volume(mask.astype(np.float32), Geometry(np.eye(4), mask.shape)), mask)
+
+
+def test_a_method_that_is_right_needs_one_prompt() -> None:
+    """Whatever the first prompt is, and nothing is asked after it."""
+    target = _target()
+    asked: list[Prompt] = []
+
+    def know(_: Target, __: np.ndarray, prompts: list[Prompt]) -> np.ndarray:
+        asked.append(prompts[-1])
+        return target.mask
+
+    row = try_target(target, know, 4)
+    assert row["clicks"] == [1.0] * 4
+    assert (row["box"], row["scribble"]) == (1.0, 1.0)
+    assert [each.kind for each in asked] == ["point", "box", "scribble"]
+    assert len(row["seconds"]) == 1
+
+
+def test_the_reader_clicks_into_what_is_wrong() -> None:
+    """A method that believes the prompts alone gets better with each, by voxels that are truly the object's."""
+    target = _target()
+
+    def believe(_: Target, now: np.ndarray, prompts: list[Prompt]) -> np.ndarray:
+        adds, removes, _ = draw_prompts(prompts[-1:], now.shape, (0.0, 3.0, 3.0))
+        return (now | (adds > 0)) & (removes == 0)
+
+    after = try_target(target, believe, 6)["clicks"]
+    assert after == sorted(after)
+    assert 0 < after[0] < after[-1] < 1
+
+
+def test_clicks_to_a_goal_are_counted() -> None:
+    """One more than were made where it is never reached."""
+    assert count_clicks([0.2, 0.85, 0.84], 0.85) == 2
+    assert count_clicks([0.2, 0.3], 0.85) == 3
+
+
+def test_a_method_has_a_row_for_each_set_and_one_for_all() -> None:
+    """Pictures and volumes apart; the mean is over sets, not over objects."""
+    run = {"method": "m", "flat": True, "box": 0.5, "scribble": 0.5, "seconds": [0.1, 0.05]}
+    runs = [{**run, "set": "a", "name": str(n), "clicks": [0.2] * 3} for n in range(3)]
+    runs += [{**run, "set": "b", "name": "x", "clicks": [0.8] * 3}]
+    runs += [{**run, "set": "c", "name": "y", "clicks": [0.4] * 3, "flat": False}]
+    table = to_markdown(runs)
+    assert "| m | a | 3 | 0.200 |" in table
+    assert "| 4 | 0.500 | 0.500 |" in table
+    assert table.index("## Volumes") < table.index("| m | c | 1 | 0.400 |")
+
+
+def test_objects_of_a_set_are_found(tmp_path: Path) -> None:
+    """Single cells of an instance map, the same ones each time; a set that is not there has none."""
+    nuclei = next(each for each in CLICK_SETS if each.name == "nuclei")
+    folder = tmp_path / "seg2d" / "nuclei_dsb2018"
+    labels = np.zeros((40, 50), np.uint16)
+    for number in range(5):
+        labels[5:15, 10 * number : 10 * number + 8] = number + 1
+    for name, array in (("images", labels.astype(np.uint8) * 40), ("labels_instance16", labels)):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(array).save(folder / name / "a.png")
+    first, again = (list(list_targets(nuclei, tmp_path, 3, 2)) for _ in range(2))
+    assert [int(each.mask.sum()) for each in first] == [80, 80]
+    assert [each.name for each in first] == [each.name for each in again]
+    assert first[0].volume.array.shape == first[0].mask.shape == (1, 40, 50)
+    assert list(list_targets(CLICK_SETS[0], tmp_path, 3, 2)) == []
+
+
+@pytest.mark.parametrize("chosen", CLICK_SETS, ids=lambda each: each.name)
+def test_no_two_sets_have_one_name(chosen: object) -> None:
+    """Runs are kept by it."""
+    assert [each.name for each in CLICK_SETS].count(chosen.name) == 1  # type: ignore[attr-defined]
