@@ -14,6 +14,7 @@ from napari_effvit_med.layers import METADATA_KEY, DisplayFrame, record_of
 from napari_effvit_med.opening import OpenedReview, judge, resume_review, start_review
 from napari_effvit_med.outcomes import Result, keep_unless_cancelled, let_go
 from napari_effvit_med.reading import LayerData, as_labels_layer, as_volume_layer, frame_of
+from napari_effvit_med.refiners import make_refiner
 from napari_effvit_med.running import Starter, TaskRunner
 from napari_effvit_med.scans import labels_of, seg_file_of, volume_of
 from napari_effvit_med.settings import PluginSettings
@@ -48,7 +49,7 @@ class Controller(TaskRunner):
         self.viewer = viewer
         self.settings = settings or PluginSettings()
         inline = start is not Task.start
-        self.desk = ReviewDesk(viewer, self.say, inline=inline)
+        self.desk = ReviewDesk(viewer, self.say, make_refiner(self.settings), inline=inline)
         self.desk.extent_mm = self.settings.click_extent_mm
         self.found: tuple[FoundReview, ...] = ()
         self.expected = ""

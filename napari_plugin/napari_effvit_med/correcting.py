@@ -21,7 +21,7 @@ from napari_effvit_med.rows import MeasurementRow
 from napari_effvit_med.tasks import Failed, Finished, Worker
 
 if TYPE_CHECKING:
-    from effvit_med.review import Refiner
+    from effvit_med.review import Refiner, ScanRefiner
     from effvit_med.volume.prompts import Prompt
 
 Say = Callable[..., None]
@@ -54,7 +54,9 @@ class Corrections:
         on_change: called after anything changed.
     """
 
-    def __init__(self, viewer: Any, say: Say, refiner: Refiner | None = None, *, inline: bool = False) -> None:
+    def __init__(
+        self, viewer: Any, say: Say, refiner: Refiner | ScanRefiner | None = None, *, inline: bool = False
+    ) -> None:
         self.viewer = viewer
         self.opened: OpenedReview | None = None
         self.layer: Any = None

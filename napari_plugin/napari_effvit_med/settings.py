@@ -12,6 +12,7 @@ from typing import Any
 from napari_effvit_med.state import DEVICES
 
 PLUGIN = "effvit-med"
+CORRECTIONS = ("image", "network")
 CLICK_EXTENT_RANGE_MM = (20.0, 120.0)
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,10 @@ class PluginSettings:
     Attributes:
         device: where models run: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         reviews_folder: where reviews are kept.
-        click_extent_mm: how far around a click a correction looks.
+        corrections: what answers a click: ``image`` (the image about it alone) or ``network`` (a promptable one).
+        prompt_bundle: name or folder of a bundle with promptable networks, or a file of EfficientViT-SAM weights; empty
+            for the one that comes along.
+        click_extent_mm: how far around a click a correction by the image alone looks.
         save_dicom_seg: whether finishing a review saves a DICOM SEG, where the scan is DICOM.
         save_nifti: whether it saves NIfTI.
         review_after_segmenting: whether a review begins as soon as a scan is segmented.
@@ -35,6 +39,8 @@ class PluginSettings:
 
     device: str = "auto"
     reviews_folder: Path = field(default_factory=_default_folder)
+    corrections: str = "image"
+    prompt_bundle: str = ""
     click_extent_mm: float = 60.0
     save_dicom_seg: bool = True
     save_nifti: bool = True
@@ -120,9 +126,23 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _corrections(value: object) -> str:
+    if value not in CORRECTIONS:
+        raise ValueError(f"{value!r} is not one of {', '.join(CORRECTIONS)}")
+    return str(value)
+
+
+def _words(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a name or path")  # noqa: TRY004
+    return value.strip()
+
+
 _CHECKS: Mapping[str, Callable[[object], Any]] = {
     "device": _device,
     "reviews_folder": _folder,
+    "corrections": _corrections,
+    "prompt_bundle": _words,
     "click_extent_mm": _click_extent,
     "save_dicom_seg": _flag,
     "save_nifti": _flag,

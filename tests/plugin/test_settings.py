@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from napari_effvit_med.settings import CLICK_EXTENT_RANGE_MM, PLUGIN, PluginSettings, read_settings
+from napari_effvit_med.settings import CLICK_EXTENT_RANGE_MM, CORRECTIONS, PLUGIN, PluginSettings, read_settings
 from napari_effvit_med.state import DEVICES
 from tests.conftest import ROOT
 
@@ -35,6 +35,7 @@ def test_the_page_has_the_defaults_of_the_code() -> None:
     assert PluginSettings.of({name: entry["default"] for name, entry in page.items()}) == PluginSettings()
     assert set(page) == set(PluginSettings.__dataclass_fields__)
     assert tuple(page["device"]["enum"]) == DEVICES
+    assert tuple(page["corrections"]["enum"]) == CORRECTIONS
     assert (page["click_extent_mm"]["minimum"], page["click_extent_mm"]["maximum"]) == CLICK_EXTENT_RANGE_MM
 
 
@@ -75,6 +76,8 @@ def test_napari_shows_the_page(chosen: Any, viewer: Any, qtbot: Any) -> None:
     ("name", "value", "said"),
     [
         ("device", "tpu", "auto, cpu, cuda, mps"),
+        ("corrections", "magic", "image, network"),
+        ("prompt_bundle", 3, "not a name or path"),
         ("click_extent_mm", 500, "from 20 to 120 mm"),
         ("click_extent_mm", float("nan"), "not a number"),
         ("click_extent_mm", True, "not a number"),
