@@ -100,7 +100,7 @@ def choose_network(chooser: Chooser, grid: Grid, fingerprint: Fingerprint, class
     Raises:
         SettingsError: if a choice of the user's cannot be built, or not even one small patch fits into the memory.
     """
-    preset = _choose_preset(chooser, fingerprint, budget)
+    preset = _choose_preset(chooser, fingerprint, budget, grid.spatial_dims)
     arguments: dict[str, Any] = {
         "preset": preset,
         "spatial_dims": grid.spatial_dims,
@@ -210,15 +210,22 @@ def choose_strides(plain: Sequence[int], grid: Grid, size: Sequence[int]) -> lis
     return strides
 
 
-def _choose_preset(chooser: Chooser, fingerprint: Fingerprint, budget: Budget) -> str:
-    size = "base" if budget.device == "cuda" and fingerprint.cases > FEW_CASES else "small"
-    why = {
-        "base": f"On a GPU and with {fingerprint.cases} cases the largest of the family can be afforded.",
-        "small": "Small enough to be trained on a processor."
-        if budget.device == "cpu"
-        else f"{fingerprint.cases} cases are few for a larger one.",
-    }[size]
-    preset: str = chooser.choose("preset", f"fullres_{size}", f"{why} fullres_tiny is faster, fullres_base larger.")
+def _choose_preset(chooser: Chooser, fingerprint: Fingerprint, budget: Budget, spatial_dims: int) -> str:
+    few = fingerprint.cases <= FEW_CASES
+    if spatial_dims == 2:
+        size, why = "base", "In 2D the largest of the family has less than a million parameters."
+    elif budget.device == "cuda" and not few:
+        size, why = "base", f"On a GPU and with {fingerprint.cases} cases the largest of the family can be afforded."
+    elif budget.device == "cuda":
+        size, why = "small", f"{fingerprint.cases} cases are few for a larger one."
+    else:
+        size, why = "small", "Small enough to be trained on a processor."
+    other = (
+        "fullres_tiny and fullres_small are faster."
+        if size == "base"
+        else ("fullres_tiny is faster, fullres_base larger.")
+    )
+    preset: str = chooser.choose("preset", f"fullres_{size}", f"{why} {other}")
     return preset
 
 

@@ -67,7 +67,9 @@ class NetworkRefiner:
         flat = self._flat(volume, newest)
         answerer = self._answerer(volume, newest, 3 if flat is None else 2)
         known = self._views.setdefault((newest.value, flat), [])
-        answer = answerer.answer(list(prompts), labels == newest.value, flat, cancelled, known=known)
+        answer = answerer.answer(
+            list(prompts), lambda box: np.asarray(labels[box] == newest.value), flat, cancelled, known=known
+        )
         known.append(answer.view)
         return answer.mask, answer.box
 

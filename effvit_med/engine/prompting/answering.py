@@ -25,6 +25,11 @@ from effvit_med.volume.prompts import Prompt
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float32]
 Cancelled = Callable[[], bool]
+Before = Callable[[Box], Mask]
+"""Called as before(box): the structure so far in a part of the scan; so nobody makes a mask of all of it."""
+
+REACH = 128
+"""How far from a prompt a structure so far is looked for, in voxels, to choose a block that shows both."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ class Answerer:
     def answer(
         self,
         prompts: Sequence[Prompt],
-        before: Mask,
+        before: Before,
         flat: int | None = None,
         cancelled: Cancelled | None = None,
         *,
@@ -154,7 +159,7 @@ class Answerer:
 
         Args:
             prompts: about this structure, oldest first, in indices of the scan.
-            before: the structure so far, of the scan's shape.
+            before: the structure so far, part by part.
             flat: the axis across which a network that sees slices looks; the newest prompt tells which slice.
             cancelled: asked before each view.
             known: what earlier prompts about this structure led to: the view of each answer.
@@ -165,7 +170,7 @@ class Answerer:
         """
         outlook = self.outlook or OUTLOOKS[self.speaker.spatial_dims]
         shape = self.array.shape
-        box = _extent_of(prompts[-1], before, flat)
+        box = _extent_of(prompts[-1], before, shape, flat)
         centre, extent = _make_room(box, outlook, shape, flat)
         largest = (outlook.finest,) * 3
         view = _choose_known(known, box, shape, flat) or make_view(centre, extent, shape, largest, flat)
@@ -185,18 +190,18 @@ class Answerer:
         mask = values > 0
         if keep:
             here = [prompt.moved([-part.start for part in covered]) for prompt in prompts]
-            mask = keep_agreed(mask, before[covered], here, outlook.evidence * max(view.step), flat)
+            mask = keep_agreed(mask, before(covered), here, outlook.evidence * max(view.step), flat)
         return Answer(mask, covered, view, views, encoded)
 
     def _key(self, view: View, flat: int | None) -> Any:
         return view, flat, self.clip
 
-    def _ask(self, view: View, prompts: Sequence[Prompt], before: Mask, flat: int | None) -> Values:
+    def _ask(self, view: View, prompts: Sequence[Prompt], before: Before, flat: int | None) -> Values:
         features = self.cache.get(self._key(view, flat), lambda: self._encode(view, flat))
         seen = [mine for prompt in prompts if (mine := _in_view(prompt, view, flat)) is not None]
-        box = view.box(before.shape)
+        box = view.box(self.array.shape)
         start = tuple(at - part.start for at, part in zip(view.start, box, strict=True))
-        earlier = cut_view(before[box], View(start, view.step, view.shape))
+        earlier = cut_view(before(box), View(start, view.step, view.shape))
         earlier = _to_front(earlier, flat)
         return _from_front(self.speaker.answer(features, seen, earlier, earlier.shape), flat)
 
@@ -249,21 +254,26 @@ def _within_reach(place: Mask, reach: float) -> Mask:
 Extent = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
-def _extent_of(newest: Prompt, before: Mask, flat: int | None) -> Extent:
-    """The lowest and the highest index of the newest prompt and of the mask so far, in its slice."""
+def _extent_of(newest: Prompt, before: Before, shape: Sequence[int], flat: int | None) -> Extent:
+    """The lowest and the highest index of the newest prompt and of the structure so far: in its slice, or near it."""
     vertices = np.asarray(newest.index)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
-    offset = np.zeros(3)
     if flat is not None:
-        number = min(max(0, round(vertices[0, flat])), before.shape[flat] - 1)
-        low[flat] = high[flat] = offset[flat] = number
-        index = [slice(None)] * 3
-        index[flat] = slice(number, number + 1)
-        before = before[tuple(index)]
-    hits = [np.flatnonzero(before.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+        low[flat] = high[flat] = min(max(0, round(vertices[0, flat])), shape[flat] - 1)
+    parts = [
+        slice(int(a), int(a) + 1)
+        if axis == flat
+        else slice(max(0, int(a) - REACH), min(size, int(b) + REACH + 1))
+        if flat is None
+        else slice(0, size)
+        for axis, (a, b, size) in enumerate(zip(low, high, shape, strict=True))
+    ]
+    near = before((parts[0], parts[1], parts[2]))
+    hits = [np.flatnonzero(near.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
     if len(hits[0]):
-        low = np.minimum(low, [hit[0] for hit in hits] + offset)
-        high = np.maximum(high, [hit[-1] for hit in hits] + offset)
+        offset = [part.start for part in parts]
+        low = np.minimum(low, [hit[0] + start for hit, start in zip(hits, offset, strict=True)])
+        high = np.maximum(high, [hit[-1] + start for hit, start in zip(hits, offset, strict=True)])
     return low, high
 
 

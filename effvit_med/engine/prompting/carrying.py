@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from effvit_med.engine.prompting.answering import Answer, Answerer, Cancelled
+from effvit_med.engine.prompting.answering import Answer, Answerer, Before, Cancelled
+from effvit_med.engine.prompting.views import Box
 from effvit_med.volume.prompts import Prompt
 
 Mask = npt.NDArray[np.bool_]
@@ -71,7 +73,7 @@ class Carried:
 
 def carry(
     answerer: Answerer,
-    structure: Mask,
+    before: Before,
     prompts: Sequence[Prompt],
     start: int,
     flat: int,
@@ -85,7 +87,7 @@ def carry(
 
     Args:
         answerer: the scan and a network that sees slices.
-        structure: the object, of the scan's shape; it is taken from slice ``start``.
+        before: the object so far, part by part; it is taken from slice ``start``.
         prompts: of the reader about this structure.
         start: number of the slice.
         flat: the axis across which it lies.
@@ -96,17 +98,17 @@ def carry(
         CancelledError: if ``cancelled`` said so; nothing was changed.
     """
     rule = rule or StopRule()
+    shape = answerer.array.shape
     spoken = {round(vertex[flat]) for prompt in prompts for vertex in prompt.index}
     answers: dict[int, Answer] = {}
     ended: dict[int, tuple[int, str]] = {}
-    last = structure.shape[flat] - 1
     value = prompts[-1].value if prompts else 1
     for direction in (-1, 1):
-        now = np.take(structure, start, flat)
+        now = before(_slice_box(start, flat, shape))
         number, why = start, ""
         for _ in range(rule.slices):
             number += direction
-            if not 0 <= number <= last:
+            if not 0 <= number < shape[flat]:
                 why = "the scan ends"
             elif number in spoken:
                 why = "it has prompts of its own"
@@ -114,14 +116,10 @@ def carry(
                 why = "nothing is left"
             if why:
                 break
-            before = np.zeros(structure.shape, bool)
-            index: list[Any] = [slice(None)] * 3
-            index[flat] = number
-            before[tuple(index)] = now
-            answer = answerer.answer([_deepest(now, number, flat, value)], before, flat, cancelled, keep=False)
-            found = before
-            found[answer.box] = answer.mask
-            following = found[tuple(index)].copy()
+            point = _deepest(now, number, flat, value)
+            answer = answerer.answer([point], partial(_cut_slice, now, flat), flat, cancelled, keep=False)
+            following = now.copy()
+            following[_in_slice(answer.box, flat)] = answer.mask
             why = rule.why_stop(now, following)
             if why:
                 break
@@ -130,8 +128,23 @@ def carry(
     return Carried(answers, ended)
 
 
+def _slice_box(number: int, flat: int, shape: Sequence[int]) -> Box:
+    parts = [slice(number, number + 1) if axis == flat else slice(0, shape[axis]) for axis in range(3)]
+    return parts[0], parts[1], parts[2]
+
+
+def _in_slice(box: Box, flat: int) -> Box:
+    """A part of the scan as a part of one of its slices."""
+    parts = [slice(0, 1) if axis == flat else part for axis, part in enumerate(box)]
+    return parts[0], parts[1], parts[2]
+
+
+def _cut_slice(mask: Mask, flat: int, box: Box) -> Mask:
+    return mask[_in_slice(box, flat)]
+
+
 def _deepest(mask: Mask, number: int, flat: int, value: int) -> Prompt:
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    depth = ndimage.distance_transform_edt(np.pad(mask.squeeze(flat), 1))[1:-1, 1:-1]
     place = [float(at) for at in np.unravel_index(int(depth.argmax()), depth.shape)]
     place.insert(flat, float(number))
     return Prompt("point", value, True, ((place[0], place[1], place[2]),))

@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.engine.devices import choose_device
-from effvit_med.engine.prompting.answering import Answer, Answerer, Cancelled, FeatureCache
+from effvit_med.engine.prompting.answering import Answer, Answerer, Before, Cancelled, FeatureCache
 from effvit_med.engine.prompting.carrying import StopRule, carry
 from effvit_med.engine.prompting.log import Event, read_log, read_names, write_log
 from effvit_med.engine.prompting.model import PromptModel, read_prompt_model
 from effvit_med.engine.prompting.speaking import Speaker
+from effvit_med.engine.prompting.steps import Done, Sight, StructureState
 from effvit_med.engine.prompting.views import View
 from effvit_med.engine.prompting.windows import find_window
 from effvit_med.engine.record import library_versions
@@ -36,41 +36,6 @@ SAME_PLACE_MM = 0.1
 """How far the voxels of a scan and of labels to start from may lie apart."""
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class StructureState:
-    """A structure of a session.
-
-    Attributes:
-        label: what it is.
-        prompts: about it that stand, oldest first.
-        waiting: how many of these have no answer yet.
-        voxels: it has now.
-    """
-
-    label: Label
-    prompts: tuple[Prompt, ...]
-    waiting: int
-    voxels: int
-
-
-@dataclass
-class _Done:
-    """An event that stands, and what it changed once it was answered."""
-
-    event: Event
-    change: VoxelChange | None = None
-    step: Step | None = None
-    view: View | None = None
-
-
-@dataclass
-class _Sight:
-    """How a structure is looked at; fixed by its first prompt."""
-
-    answerer: Answerer
-    flat: int | None
 
 
 class PromptSession:
@@ -123,10 +88,10 @@ class PromptSession:
         self._table = {label.value: label for label in start.table} if start else {}
         self._locked = frozenset(locked)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._done: list[_Done] = []
-        self._undone: list[_Done] = []
+        self._done: list[Done] = []
+        self._undone: list[Done] = []
         self._log: list[Event] = []
-        self._sights: dict[int, _Sight] = {}
+        self._sights: dict[int, Sight] = {}
         self._state = threading.RLock()
         self._asking = threading.Lock()
         self._cancelled = threading.Event()
@@ -207,7 +172,7 @@ class PromptSession:
     def _take(self, event: Event, value: int) -> None:
         with self._state:
             self._table.setdefault(value, Label(value, f"structure_{value}", ANATOMICAL_STRUCTURE))
-            self._done.append(_Done(event))
+            self._done.append(Done(event))
             self._undone.clear()
             self._log.append(event)
 
@@ -239,8 +204,15 @@ class PromptSession:
         """End a `predict` that runs in another thread; prompts that it has not answered stay and wait."""
         self._cancelled.set()
 
-    def predict(self, progress: Progress | None = None) -> Segmentation:
-        """The structures after all prompts; those that wait are answered first, in order.
+    @property
+    def labels(self) -> LabelArray:
+        """The labels as they are now, not to be written; they change with the next answer."""
+        view = self._labels.view()
+        view.flags.writeable = False
+        return view
+
+    def answer(self, progress: Progress | None = None) -> None:
+        """Answer the prompts that wait, in order; `labels` has the result, without the cost of a `Segmentation`.
 
         Args:
             progress: told ``prompts``, how many are answered, and how many there were to answer.
@@ -257,13 +229,24 @@ class PromptSession:
                 self._answer(done)
             if progress and waiting:
                 progress("prompts", len(waiting), len(waiting))
-            return self._result()
 
-    def _answer(self, done: _Done) -> None:
+    def predict(self, progress: Progress | None = None) -> Segmentation:
+        """The structures after all prompts; those that wait are answered first (`answer`).
+
+        Args:
+            progress: as of `answer`.
+
+        Raises:
+            CancelledError: if `cancel` was called meanwhile; what was answered before stands.
+        """
+        self.answer(progress)
+        return self._result()
+
+    def _answer(self, done: Done) -> None:
         began, cpu = time.perf_counter(), time.process_time()
         event = done.event
         value = event.prompt.value if event.prompt else int(event.value or 0)
-        before = self._labels == value
+        before: Before = lambda box: self._labels[box] == value  # noqa: E731
         sight = self._sight(value, event.prompt)
         cancelled: Cancelled = self._cancelled.is_set
         if event.prompt:
@@ -278,7 +261,7 @@ class PromptSession:
             found = carry(sight.answerer, before, prompts, event.detail["start"], self.axis, rule, cancelled)
             answers = list(found.answers.values())
             detail = {"slices": len(answers), "ended": {str(way): list(end) for way, end in found.ended.items()}}
-        changes = [self._change(answer, before, value) for answer in answers]
+        changes = [self._change(answer, value) for answer in answers]
         flat = np.concatenate([places for places, _ in changes]) if changes else np.zeros(0, np.int64)
         after = np.concatenate([values for _, values in changes]) if changes else np.zeros(0, self._labels.dtype)
         with self._state:
@@ -290,36 +273,34 @@ class PromptSession:
             label = self._table[value].name
             done.step = Step(f"answer {event.kind}", seconds, {"structure": label, **detail}, used)
 
-    def _change(
-        self, answer: Answer, before: npt.NDArray[np.bool_], value: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    def _change(self, answer: Answer, value: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
         """Flat indices that change and their new values; voxels of locked structures stay."""
         here = self._labels[answer.box]
         free = ~np.isin(here, list(self._locked)) if self._locked else np.ones(here.shape, bool)
-        places = np.argwhere((answer.mask != before[answer.box]) & free)
+        places = np.argwhere((answer.mask != (here == value)) & free)
         after = np.where(answer.mask[tuple(places.T)], value, 0).astype(self._labels.dtype)
         moved = places + [part.start for part in answer.box]
         return np.ravel_multi_index(tuple(moved.T), self._labels.shape).astype(np.int64), after
 
-    def _about(self, value: int, until: _Done | None) -> list[_Done]:
+    def _about(self, value: int, until: Done | None) -> list[Done]:
         """What stands of the prompts about a structure; all that came before one, where that is given."""
         with self._state:
             before = itertools.takewhile(lambda done: done is not until, self._done)
             return [done for done in before if done.event.prompt and done.event.prompt.value == value]
 
-    def _prompts(self, value: int, until: _Done | None = None) -> list[Prompt]:
+    def _prompts(self, value: int, until: Done | None = None) -> list[Prompt]:
         return [done.event.prompt for done in self._about(value, until) if done.event.prompt]
 
-    def _views(self, value: int, until: _Done) -> list[View]:
+    def _views(self, value: int, until: Done) -> list[View]:
         """Not what the cache holds, so that a log leads to the same views whatever was forgotten or undone between."""
         return [done.view for done in self._about(value, until) if done.view]
 
-    def _sight(self, value: int, prompt: Prompt | None) -> _Sight:
+    def _sight(self, value: int, prompt: Prompt | None) -> Sight:
         """How a structure is looked at: of a CT through a window about what was pointed at first."""
         if value not in self._sights:
             clip = None if prompt is None else find_window(self.volume, prompt, self.axis)
             answerer = Answerer(self.volume.array, self._speaker, self._cache, clip)
-            self._sights[value] = _Sight(answerer, self.axis if self.spatial_dims == 2 else None)
+            self._sights[value] = Sight(answerer, self.axis if self.spatial_dims == 2 else None)
         return self._sights[value]
 
     def _result(self) -> Segmentation:
@@ -376,7 +357,7 @@ class PromptSession:
             events, about = read_log(events, self.volume.geometry)
             for label in read_names(about):
                 self.name(label)
-        result = self.predict()
+        self.answer()
         for number, event in enumerate(events):
             if event.kind == "prompt" and event.prompt:
                 self.add(event.prompt)
@@ -387,10 +368,10 @@ class PromptSession:
                 self.undo()
             else:
                 self.redo()
-            result = self.predict()
+            self.answer()
             if progress:
                 progress("events", number + 1, len(events))
-        return result
+        return self._result()
 
 
 def _check_grid(labels: Geometry, scan: Geometry) -> None:

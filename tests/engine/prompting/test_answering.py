@@ -39,6 +39,10 @@ class Threshold:
         return np.where(piece, 5.0, -5.0).astype(np.float32).reshape(shape)
 
 
+def _nothing(box: Any) -> np.ndarray:
+    return np.zeros([part.stop - part.start for part in box], bool)
+
+
 def _masks(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     fields = [ndimage.gaussian_filter(rng.normal(size=SHAPE), (0, 5, 5)) for _ in range(2)]
@@ -88,7 +92,7 @@ def test_an_object_larger_than_the_view_is_seen_whole() -> None:
     image = np.zeros((1, 400, 400), np.float32)
     image[0, 50:350, 60:340] = 1
     outlook = Outlook(first=64, finest=128)
-    answer = Answerer(image, Threshold(), outlook=outlook).answer([click(80, 90, number=0)], image < 0, 0)
+    answer = Answerer(image, Threshold(), outlook=outlook).answer([click(80, 90, number=0)], _nothing, 0)
     found = np.zeros(image.shape, bool)
     found[answer.box] = answer.mask
     assert answer.views == 4
@@ -103,11 +107,11 @@ def test_a_small_object_needs_one_view() -> None:
     image[0, 190:210, 190:215] = 1
     speaker = Threshold()
     answerer = Answerer(image, speaker, outlook=Outlook(first=64, finest=128))
-    first = answerer.answer([click(200, 200, number=0)], image < 0, 0)
+    first = answerer.answer([click(200, 200, number=0)], _nothing, 0)
     before = np.zeros(image.shape, bool)
     before[first.box] = first.mask
     prompts = [click(200, 200, number=0), click(201, 200, number=0)]
-    second = answerer.answer(prompts, before, 0, known=[first.view])
+    second = answerer.answer(prompts, lambda box: before[box], 0, known=[first.view])
     assert (first.views, first.encoded, second.encoded, speaker.encoded) == (1, 1, 0, 1)
     assert (before == (image > 0)).all()
 
@@ -120,7 +124,7 @@ def test_slices_lie_across_any_axis(flat: int) -> None:
     image = np.repeat(np.expand_dims(plane, flat), 5, axis=flat)
     index = [20.0, 30.0]
     index.insert(flat, 2.0)
-    answer = Answerer(image, Threshold()).answer([Prompt("point", 1, True, (tuple(index),))], image < 0, flat)
+    answer = Answerer(image, Threshold()).answer([Prompt("point", 1, True, (tuple(index),))], _nothing, flat)
     found = np.zeros(image.shape, bool)
     found[answer.box] = answer.mask
     expected = np.zeros(image.shape, bool)
@@ -140,7 +144,7 @@ def test_an_object_is_carried_to_its_ends() -> None:
     answerer = Answerer(image, Threshold())
     first = image > 0
     first[np.arange(30) != 15] = False
-    carried = carry(answerer, first, [click(32, 32, number=15)], 15, 0)
+    carried = carry(answerer, lambda box: first[box], [click(32, 32, number=15)], 15, 0)
     assert sorted(carried.answers) == [number for number in range(8, 22) if number != 15]
     assert carried.ended[-1] == (7, "nothing is left")
     assert carried.ended[1][0] == 22
@@ -154,7 +158,7 @@ def test_a_slice_with_prompts_of_its_own_is_left_alone() -> None:
     first = image > 0
     first[np.arange(9) != 4] = False
     prompts = [click(20, 20, number=4), click(12, 12, number=6, adds=False)]
-    carried = carry(Answerer(image, Threshold()), first, prompts, 4, 0, StopRule(slices=3))
+    carried = carry(Answerer(image, Threshold()), lambda box: first[box], prompts, 4, 0, StopRule(slices=3))
     assert sorted(carried.answers) == [1, 2, 3, 5]
     assert carried.ended == {-1: (1, "as far as was asked"), 1: (6, "it has prompts of its own")}
 
