@@ -23,7 +23,7 @@ DISPLAYED := OMP_NUM_THREADS=1 $(shell command -v xvfb-run >/dev/null && command
   echo 'env -u QT_QPA_PLATFORM xvfb-run -a -s "-screen 0 1600x1000x24"')
 PLUGIN_TESTS = $(DISPLAYED) $(BIN)/python -m pytest -q $(IF_QT) tests/plugin napari_plugin -m
 
-.PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-accuracy bench-batch bench-engine bench-networks bench-review wheel sample-data screenshots docs-images clean
+.PHONY: demo test test-slow test-plugin test-qt lint format train evaluate bench bench-accuracy bench-batch bench-engine bench-interactive bench-networks bench-review wheel sample-data screenshots docs-images clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -122,6 +122,10 @@ bench-review: $(VENV)/bench-installed ## corrections by click, doubts, what a re
 	@$(BIN)/python -m benchmarks.interactive
 	@$(BIN)/python -m benchmarks.review
 	@xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m benchmarks.plugin
+
+bench-interactive: $(VENV)/bench-installed ## clicks that real objects take with a promptable network, and what a click takes (half an hour)
+	@$(BIN)/python -m benchmarks.clicks
+	@$(BIN)/python -m benchmarks.prompt_latency
 
 bench: bench-networks bench-engine bench-batch bench-review ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.published

@@ -14,12 +14,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from effvit_med.engine.head import Head
 from effvit_med.engine.quality_reference import QualityReference, read_reference
-from effvit_med.engine.settings import describe
+from effvit_med.engine.settings import describe, read_values
 from effvit_med.engine.shelf import MODEL_FILE, PROMPT_FILE, find_bundle
 from effvit_med.engine.tiling import Tiling
 from effvit_med.errors import InputError, SettingsError, WeightsError
@@ -250,17 +249,13 @@ def read_model(bundle: Path | str | None = None, weights: Path | str | None = No
     folder = find_bundle(bundle)
     path = folder / MODEL_FILE
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_values(path)
     except OSError as error:
         if (folder / PROMPT_FILE).is_file():
             raise InputError(
                 f"{folder} knows no structures: it segments what prompts point at. Use effvit-med prompt."
             ) from error
         raise InputError(f"{folder} is no effvit-med bundle: {path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no settings: expected names and values, found {type(content).__name__}.")
     try:
         file = ModelFile(**content)
         preprocess = TypeAdapter(Preprocess).validate_python(file.preprocess)

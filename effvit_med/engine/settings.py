@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from effvit_med.errors import SettingsError
+from effvit_med.errors import InputError, SettingsError
 
 OutputType = Literal["dicom-seg", "rtstruct", "nifti", "nrrd", "dicom-sr", "png"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -67,6 +69,25 @@ class Settings(BaseModel):
     def that_change_labels(self) -> dict[str, Any]:
         """The settings that can change the result, for the record's identity."""
         return self.model_dump(include={"precision", "overlap", "runtime", "mirror", "fold", "region"})
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The names and values of a YAML file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: if it is no YAML, or holds something else.
+        OSError: if it cannot be read.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no settings: expected names and values, found {type(content).__name__}.")
+    return content
 
 
 def describe(error: ValidationError) -> str:

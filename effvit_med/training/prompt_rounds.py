@@ -16,11 +16,8 @@ from torch.nn import functional
 from effvit_med.errors import SettingsError
 from effvit_med.networks.prompt import PromptNetwork
 from effvit_med.training.simulated_user import EXACT, Habits, point_at
-from effvit_med.transforms.drawing import draw_prompts
+from effvit_med.transforms.drawing import RADIUS_VOXELS, draw_prompts
 from effvit_med.volume.prompts import Prompt
-
-RADIUS_VOXELS = 3.0
-"""Of the dot that a point makes, and half the width of a scribble, within a slice and across."""
 
 
 class PromptRounds(nn.Module):

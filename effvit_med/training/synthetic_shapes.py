@@ -95,7 +95,7 @@ def draw_tube(shape: Shape, rng: Rng, branches: int | None = None) -> Mask:
     dims, size = len(shape), np.asarray(shape, np.float64)
     branches = int(rng.integers(0, 6)) if branches is None else branches
     radius = float(np.exp(rng.uniform(np.log(0.7), np.log(max(1.5, 0.06 * size.min())))))
-    starts = [rng.uniform(0, 1, dims) * size]
+    starts = [rng.uniform(0, 1, dims) * (size - 1)]
     depth = np.full(shape, np.inf, np.float32)
     for number in range(branches + 1):
         start = starts[int(rng.integers(len(starts)))]
@@ -113,9 +113,9 @@ def _walk(start: npt.NDArray[np.float64], size: npt.NDArray[np.float64], rng: Rn
     bends = np.cumsum(rng.standard_normal((length, dims)) * rng.uniform(0.02, 0.15), axis=0)
     steps = direction / np.linalg.norm(direction) + bends
     steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-    path = start + np.cumsum(steps, axis=0)
+    path = start + np.concatenate([np.zeros((1, dims)), np.cumsum(steps, axis=0)])
     inside = ((path >= 0) & (path <= size - 1)).all(axis=1)
-    last = int(np.argmin(inside)) if not inside.all() else length
+    last = int(np.argmin(inside)) if not inside.all() else len(path)
     return path[: max(2, last)]
 
 

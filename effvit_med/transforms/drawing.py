@@ -19,6 +19,11 @@ OLDER = 0.7
 """What a prompt that is not the newest is drawn with; the newest has 1."""
 
 
+RADIUS_VOXELS = 3.0
+"""Of the dot that a point makes on the maps of a promptable network, and half the width of a scribble: in training and
+in use alike."""
+
+
 def draw_prompts(prompts: Sequence[Prompt], shape: Sequence[int], radius: Sequence[float]) -> npt.NDArray[np.float32]:
     """The maps of prompts about one structure, without the mask so far.
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from effvit_med.engine.model import digest_file
 from effvit_med.engine.prompting.speaking import MapSpeaker, SamSpeaker, Speaker
-from effvit_med.engine.settings import describe
+from effvit_med.engine.settings import describe, read_values
 from effvit_med.engine.shelf import PROMPT_FILE, find_bundle
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.networks import create_sam, fold_batchnorm, load_published, load_weights
@@ -131,13 +130,9 @@ def read_prompt_model(bundle: Path | str | None = None, sam: str = "") -> Prompt
     folder = find_bundle(bundle or DEFAULT_BUNDLE)
     file = folder / PROMPT_FILE
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_values(file)
     except OSError as error:
         raise InputError(f"{folder} has no promptable network: {file} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no YAML file: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} holds no settings: expected names and values, found {type(content).__name__}.")
     try:
         found = PromptFile(**content)
     except ValidationError as error:

@@ -16,13 +16,10 @@ from torch import Tensor
 
 from effvit_med.networks import EfficientVitSam, SamFrame, prepare_image
 from effvit_med.networks.prompt import PromptNetwork
-from effvit_med.transforms.drawing import draw_prompts, trace_path
+from effvit_med.transforms.drawing import RADIUS_VOXELS, draw_prompts, trace_path
 from effvit_med.volume.prompts import Prompt
 
 Values = npt.NDArray[np.float32]
-
-RADIUS_VOXELS = 3.0
-"""Of the dot that a point makes on the maps of a `PromptNetwork`; it is trained with this one."""
 
 _MOST_POINTS = 24
 

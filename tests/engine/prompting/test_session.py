@@ -113,6 +113,18 @@ def test_a_result_to_correct_stays_where_nobody_points(bundle: Path) -> None:
     assert (session.predict().labels[0] == start[0]).all()
 
 
+def test_answers_can_be_had_without_a_segmentation(bundle: Path) -> None:
+    """The labels change with each answer, and nobody else can write them."""
+    session = _session(bundle)
+    session.add(click(20, 30))
+    assert session.labels[1, 20, 30] == 0
+    session.answer()
+    assert session.labels[1, 20, 30] == 1
+    np.testing.assert_array_equal(session.labels, session.predict().labels)
+    with pytest.raises(ValueError, match="read-only"):
+        session.labels[0, 0, 0] = 3
+
+
 def test_the_record_says_what_was_done(bundle: Path) -> None:
     """Bundle, digest of the weights, every prompt, a step for each answer, and that it is not for clinical use."""
     session = _session(bundle)
