@@ -128,9 +128,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of openly licensed scans")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/lists"))
+    parser.add_argument("--whole", action="store_true", help="keep no test cases apart: folds leave cases out in turn")
     options = parser.parse_args()
     for name in SETS:
-        print(write_lists(name, options.data, options.output))
+        print(write_lists(name, options.data, options.output, tests=not options.whole))
 
 
 if __name__ == "__main__":
