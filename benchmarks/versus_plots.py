@@ -21,6 +21,10 @@ COLOURS = {
 LINES = ("-", "--", ":", "-.")
 
 
+SHOWN_BELOW_BEST = 0.1
+"""How far below the best the axis of Dice goes at most."""
+
+
 def draw_front(points: Sequence[Point], path: Path) -> None:
     """Mean Dice with its interval against CPU seconds of a case, one curve for each family.
 
@@ -50,14 +54,32 @@ def draw_front(points: Sequence[Point], path: Path) -> None:
             elinewidth=0.7,
         )
         for point, mean in zip(mine, means, strict=True):
-            axes.annotate(point.model, (point.cpu_s, mean), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            axes.annotate(
+                point.model,
+                (point.cpu_s, mean),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+                annotation_clip=True,
+            )
     axes.set_xscale("log")
     axes.set_xlabel("CPU seconds of a case, one thread, best runtime")
     axes.set_ylabel("mean Dice on the test cases, 95 % interval")
     axes.set_title(f"{points[0].set_name}, trained for {points[0].budget}")
     axes.grid(visible=True, color="0.9")
     axes.legend(frameon=False)
+    _leave_out_failures(axes, [point for point in points if point.cpu_s])
     _save(figure, path)
+
+
+def _leave_out_failures(axes: Any, points: Sequence[Point]) -> None:
+    """End the axis of Dice above what has hardly learnt anything, which would press all else together; name it."""
+    dice = {point.model: point.metric("dice").mean for point in points}
+    lowest = max(dice.values()) - SHOWN_BELOW_BEST
+    left_out = [f"{model} {value:.2f}" for model, value in dice.items() if value < lowest]
+    if left_out:
+        axes.set_ylim(bottom=lowest)
+        axes.text(0.01, 0.01, f"below: {', '.join(left_out)}", transform=axes.transAxes, fontsize=7)
 
 
 def draw_training(points: Sequence[Point], path: Path) -> None:
