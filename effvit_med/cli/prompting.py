@@ -13,7 +13,6 @@ from effvit_med.cli.app import commands
 from effvit_med.cli.running import OUTPUT_TYPES
 from effvit_med.cli.segmenting import ListOptions
 from effvit_med.cli.showing import progress_bar, start_logging
-from effvit_med.cli.stopping import stop_if_asked
 
 
 @commands.command(
@@ -75,7 +74,6 @@ def prompt(source: Path, prompts: Path, output: Path, quiet: bool, **options: An
     with progress_bar(hidden=quiet) as bar:
         bar.start_case(source.name, 1, 1)
         result = prompt_case(source, prompts, output, run, job, progress=bar.update)
-    stop_if_asked()
     if not quiet:
         for row in result.measurements:
             size = f"{row.voxels} voxels" if row.volume_ml is None else f"{row.volume_ml:.2f} mL"

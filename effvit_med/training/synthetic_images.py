@@ -7,10 +7,12 @@ Source:
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from scipy import ndimage
 
-from effvit_med.training.synthetic_shapes import Field, Labels, Rng, Shape, draw_field
+from effvit_med.engine.prompting.answering import VIEW_INTENSITY
+from effvit_med.training.synthetic_shapes import Field, Labels, Rng, draw_field
+from effvit_med.transforms import scale_intensity
 
 
 def draw_image(labels: Labels, rng: Rng) -> Field:
@@ -44,23 +46,8 @@ def draw_image(labels: Labels, rng: Rng) -> Field:
         image = _stripe(image, rng)
     if rng.uniform() < 0.4:
         image = _bend_grey(image, rng)
-    return normalise(image)
-
-
-def normalise(image: npt.NDArray[np.floating]) -> Field:
-    """The image clipped at its percentiles 0.5 and 99.5, of mean 0 and standard deviation 1; all 0 where it is even.
-
-    Args:
-        image: finite values.
-
-    Examples:
-        >>> normalise(np.full((4, 4), 7.0)).max()
-        np.float32(0.0)
-    """
-    low, high = np.percentile(image, [0.5, 99.5])
-    clipped = np.clip(image, low, high)
-    spread = float(clipped.std())
-    return np.asarray((clipped - clipped.mean()) / spread if spread > 1e-6 else np.zeros(image.shape), np.float32)
+    # as every view is scaled that a network is shown in use
+    return scale_intensity(torch.from_numpy(np.ascontiguousarray(image, np.float32)), VIEW_INTENSITY).numpy()
 
 
 def _paint(labels: Labels, rng: Rng) -> Field:
@@ -141,6 +128,3 @@ def _bend_grey(image: Field, rng: Rng) -> Field:
     if rng.uniform() < 0.3:
         grey = 1 - grey
     return np.asarray(grey ** np.exp(rng.uniform(-0.8, 0.8)), np.float32)
-
-
-__all__ = ["Field", "Shape", "draw_image", "normalise"]
