@@ -60,6 +60,13 @@ def test_a_prompted_bundle_stands_on_the_shelf(tmp_path: Path, monkeypatch: pyte
         read_model("pointed")
 
 
+def test_nothing_named_and_nothing_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no bundle of the default name comes along, the error says what to do."""
+    monkeypatch.setattr(shelf, "shipped_bundle", lambda: tmp_path)
+    with pytest.raises(InputError, match="name a bundle of your own"):
+        read_prompt_model()
+
+
 @pytest.fixture(name="sam", scope="module")
 def _sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file as the authors publish theirs, with random weights."""
