@@ -65,7 +65,7 @@ class NetworkRefiner:
             self._scan, self._answerers, self._views = volume, {}, {}
         newest = prompts[-1]
         flat = self._flat(volume, newest)
-        answerer = self._answerer(volume, newest, 3 if flat is None else 2)
+        answerer = self._answerer(volume, prompts[0], 3 if flat is None else 2)
         known = self._views.setdefault((newest.value, flat), [])
         answer = answerer.answer(
             list(prompts), lambda box: np.asarray(labels[box] == newest.value), flat, cancelled, known=known
@@ -86,12 +86,12 @@ class NetworkRefiner:
             return None
         return axis if newest.axis is None else newest.axis
 
-    def _answerer(self, volume: Volume, newest: Prompt, spatial_dims: int) -> Answerer:
-        if newest.value not in self._answerers:
+    def _answerer(self, volume: Volume, first: Prompt, spatial_dims: int) -> Answerer:
+        if first.value not in self._answerers:
             if spatial_dims not in self._speakers:
                 self._speakers[spatial_dims] = self._model().load(spatial_dims, choose_device(self.device))
             cache = next((each.cache for each in self._answerers.values()), None)
             cache = cache or FeatureCache(int(self.memory_gb * 2**30))
-            clip = find_window(volume, newest, volume.geometry.slice_axis)
-            self._answerers[newest.value] = Answerer(volume.array, self._speakers[spatial_dims], cache, clip)
-        return self._answerers[newest.value]
+            clip = find_window(volume, first, volume.geometry.slice_axis)
+            self._answerers[first.value] = Answerer(volume.array, self._speakers[spatial_dims], cache, clip)
+        return self._answerers[first.value]

@@ -19,7 +19,7 @@ from effvit_med.engine.prompting.carrying import StopRule, carry
 from effvit_med.engine.prompting.log import Event, read_log, read_names, write_log
 from effvit_med.engine.prompting.model import PromptModel, read_prompt_model
 from effvit_med.engine.prompting.speaking import Speaker
-from effvit_med.engine.prompting.steps import Done, Sight, StructureState
+from effvit_med.engine.prompting.steps import Done, StructureState
 from effvit_med.engine.prompting.views import View
 from effvit_med.engine.prompting.windows import find_window
 from effvit_med.engine.record import library_versions
@@ -91,7 +91,6 @@ class PromptSession:
         self._done: list[Done] = []
         self._undone: list[Done] = []
         self._log: list[Event] = []
-        self._sights: dict[int, Sight] = {}
         self._state = threading.RLock()
         self._asking = threading.Lock()
         self._cancelled = threading.Event()
@@ -136,7 +135,8 @@ class PromptSession:
 
         Raises:
             GeometryError: if it begins outside the scan.
-            SettingsError: if its structure is locked, or the value is above 255.
+            SettingsError: if its structure is locked, the value is above 255, or it is a box or lasso across another
+                axis than that of the slices that the session looks at.
         """
         shape = self.volume.geometry.shape
         if not all(-0.5 <= at <= size - 0.5 for at, size in zip(prompt.index[0], shape, strict=True)):
@@ -147,6 +147,11 @@ class PromptSession:
             raise SettingsError(f"Structure {prompt.value} is locked, so it cannot be corrected.")
         if prompt.value > np.iinfo(self._labels.dtype).max:
             raise SettingsError(f"The value {prompt.value} does not fit labels of type {self._labels.dtype}.")
+        if self.spatial_dims == 2 and prompt.axis not in (None, self.axis):
+            raise SettingsError(
+                f"A {prompt.kind} lies across axis {prompt.axis}, and this session looks at slices across axis "
+                f"{self.axis}. Give axis={prompt.axis} for a session that does."
+            )
         self._take(Event("prompt", prompt), prompt.value)
 
     def carry(self, value: int, start: int | None = None, rule: StopRule | None = None) -> None:
@@ -159,6 +164,7 @@ class PromptSession:
 
         Raises:
             SettingsError: if the session looks at blocks, or the structure has no prompt.
+            GeometryError: if there is no such slice.
         """
         if self.spatial_dims != 2:
             raise SettingsError("This session looks at blocks, whose answers are volumes; only slices are carried.")
@@ -166,6 +172,8 @@ class PromptSession:
         if start is None and not prompts:
             raise SettingsError(f"Structure {value} has no prompt, so nobody knows from which slice to carry it.")
         number = round(prompts[-1].index[0][self.axis]) if start is None else start
+        if not 0 <= number < (slices := self.volume.geometry.shape[self.axis]):
+            raise GeometryError(f"There is no slice {number} to carry from; the scan has 0 to {slices - 1}.")
         detail = {"start": number, **(rule or StopRule()).to_dict()}
         self._take(Event("carry", value=value, detail=detail), value)
 
@@ -247,28 +255,31 @@ class PromptSession:
         event = done.event
         value = event.prompt.value if event.prompt else int(event.value or 0)
         before: Before = lambda box: self._labels[box] == value  # noqa: E731
-        sight = self._sight(value, event.prompt)
+        flat = self.axis if self.spatial_dims == 2 else None
         cancelled: Cancelled = self._cancelled.is_set
         if event.prompt:
             prompts = [*self._prompts(value, until=done), event.prompt]
             known = self._views(value, until=done)
-            answer = sight.answerer.answer(prompts, before, sight.flat, cancelled, known=known)
-            answers, done.view = [answer], answer.view
+            answer = self._answerer(prompts).answer(prompts, before, flat, cancelled, known=known)
+            answers: list[Answer] = [answer]
+            view: View | None = answer.view
             detail: dict[str, Any] = {**answer.to_dict(), "kind": event.prompt.kind, "adds": event.prompt.adds}
         else:
             rule = StopRule(**{name: event.detail[name] for name in StopRule().to_dict()})
             prompts = self._prompts(value, until=done)
-            found = carry(sight.answerer, before, prompts, event.detail["start"], self.axis, rule, cancelled)
-            answers = list(found.answers.values())
+            start = event.detail["start"]
+            found = carry(self._answerer(prompts), before, prompts, start, self.axis, rule, cancelled)
+            answers, view = list(found.answers.values()), None
             detail = {"slices": len(answers), "ended": {str(way): list(end) for way, end in found.ended.items()}}
         changes = [self._change(answer, value) for answer in answers]
-        flat = np.concatenate([places for places, _ in changes]) if changes else np.zeros(0, np.int64)
+        places = np.concatenate([each for each, _ in changes]) if changes else np.zeros(0, np.int64)
         after = np.concatenate([values for _, values in changes]) if changes else np.zeros(0, self._labels.dtype)
         with self._state:
             if self._cancelled.is_set():
                 raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
-            done.change = VoxelChange.of(self._labels, flat, after)
+            done.change = VoxelChange.of(self._labels, places, after)
             done.change.apply(self._labels)
+            done.view = view
             seconds, used = time.perf_counter() - began, time.process_time() - cpu
             label = self._table[value].name
             done.step = Step(f"answer {event.kind}", seconds, {"structure": label, **detail}, used)
@@ -295,19 +306,20 @@ class PromptSession:
         """Not what the cache holds, so that a log leads to the same views whatever was forgotten or undone between."""
         return [done.view for done in self._about(value, until) if done.view]
 
-    def _sight(self, value: int, prompt: Prompt | None) -> Sight:
-        """How a structure is looked at: of a CT through a window about what was pointed at first."""
-        if value not in self._sights:
-            clip = None if prompt is None else find_window(self.volume, prompt, self.axis)
-            answerer = Answerer(self.volume.array, self._speaker, self._cache, clip)
-            self._sights[value] = Sight(answerer, self.axis if self.spatial_dims == 2 else None)
-        return self._sights[value]
+    def _answerer(self, prompts: Sequence[Prompt]) -> Answerer:
+        """How a structure is looked at: of a CT through a window about what the first prompt that stands points at."""
+        clip = find_window(self.volume, prompts[0], self.axis) if prompts else None
+        return Answerer(self.volume.array, self._speaker, self._cache, clip)
+
+    def _windows(self) -> dict[str, tuple[float, float]]:
+        """The windows of the structures, by their values."""
+        found = {str(value): self._answerer(self._prompts(value)).clip for value in sorted(self._table)}
+        return {value: clip for value, clip in found.items() if clip}
 
     def _result(self) -> Segmentation:
         with self._state:
             table = LabelTable(tuple(label for _, label in sorted(self._table.items())))
             steps = tuple(done.step for done in self._done if done.step is not None)
-            clips = {str(value): sight.answerer.clip for value, sight in sorted(self._sights.items())}
             provenance = Provenance(
                 bundle=self.model.name,
                 bundle_version=self.model.version,
@@ -315,7 +327,7 @@ class PromptSession:
                 settings={
                     "spatial_dims": self.spatial_dims,
                     "axis": self.axis,
-                    "clip": {value: clip for value, clip in clips.items() if clip},
+                    "clip": self._windows(),
                     "events": [done.event.to_dict() for done in self._done],
                 },
                 versions=library_versions(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effvit_med.engine.prompting.answering import Answerer
 from effvit_med.engine.prompting.log import Event
 from effvit_med.engine.prompting.views import View
 from effvit_med.volume import Label, Step
@@ -37,11 +36,3 @@ class Done:
     change: VoxelChange | None = None
     step: Step | None = None
     view: View | None = None
-
-
-@dataclass
-class Sight:
-    """How a structure is looked at; fixed by its first prompt."""
-
-    answerer: Answerer
-    flat: int | None

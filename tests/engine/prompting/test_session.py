@@ -206,6 +206,20 @@ def test_a_ct_is_seen_through_a_window_about_what_was_pointed_at(bundle: Path) -
     assert low < scan.array[1, 24, 28] < high
 
 
+def test_the_window_is_that_of_the_first_prompt_that_stands(bundle: Path) -> None:
+    """One that was answered and taken back leaves no window behind."""
+    session = PromptSession(make_scan(modality="CT"), bundle, spatial_dims=2, device="cpu")
+    session.add(click(24, 28))
+    session.predict()
+    session.undo()
+    session.add(click(2, 2))
+    fresh = PromptSession(make_scan(modality="CT"), bundle, spatial_dims=2, device="cpu")
+    fresh.add(click(2, 2))
+    first, second = session.predict(), fresh.predict()
+    assert first.provenance.settings["clip"] == second.provenance.settings["clip"]
+    np.testing.assert_array_equal(first.labels, second.labels)
+
+
 def test_blocks_are_for_volumes(bundle: Path) -> None:
     """With enough slices and a network for blocks, a click makes a structure of several slices."""
     session = PromptSession(make_scan((12, 40, 40)), bundle, device="cpu")
@@ -250,6 +264,11 @@ def test_wrong_prompts_are_refused(bundle: Path) -> None:
         session.add(click(80, 30))
     with pytest.raises(SettingsError, match="no prompt"):
         session.carry(1)
+    session.add(click(20, 30))
+    with pytest.raises(GeometryError, match="no slice 7"):
+        session.carry(1, 7)
+    with pytest.raises(SettingsError, match="across axis 1"):
+        session.add(Prompt("box", 1, True, ((0, 10, 10), (2, 10, 40)), 1))
     with pytest.raises(SettingsError, match="300"):
         session.add(click(20, 20, value=300))
 
