@@ -36,7 +36,7 @@ class NetworkRefiner:
     device: str = "auto"
     memory_gb: float = 0.5
     _speakers: dict[int, Speaker] = field(default_factory=dict)
-    _answerers: dict[int, Answerer] = field(default_factory=dict)
+    _cache: FeatureCache | None = None
     _views: dict[tuple[int, int | None], list[View]] = field(default_factory=dict)
     _scan: Volume | None = None
 
@@ -62,7 +62,8 @@ class NetworkRefiner:
             CancelledError: if ``cancelled`` said so.
         """
         if volume is not self._scan:
-            self._scan, self._answerers, self._views = volume, {}, {}
+            self._scan, self._views = volume, {}
+            self._cache = FeatureCache(int(self.memory_gb * 2**30))
         newest = prompts[-1]
         flat = self._flat(volume, newest)
         answerer = self._answerer(volume, prompts[0], 3 if flat is None else 2)
@@ -87,11 +88,8 @@ class NetworkRefiner:
         return axis if newest.axis is None else newest.axis
 
     def _answerer(self, volume: Volume, first: Prompt, spatial_dims: int) -> Answerer:
-        if first.value not in self._answerers:
-            if spatial_dims not in self._speakers:
-                self._speakers[spatial_dims] = self._model().load(spatial_dims, choose_device(self.device))
-            cache = next((each.cache for each in self._answerers.values()), None)
-            cache = cache or FeatureCache(int(self.memory_gb * 2**30))
-            clip = find_window(volume, first, volume.geometry.slice_axis)
-            self._answerers[first.value] = Answerer(volume.array, self._speakers[spatial_dims], cache, clip)
-        return self._answerers[first.value]
+        """How the structure of a prompt is looked at; only the features are kept from click to click."""
+        if spatial_dims not in self._speakers:
+            self._speakers[spatial_dims] = self._model().load(spatial_dims, choose_device(self.device))
+        clip = find_window(volume, first, volume.geometry.slice_axis)
+        return Answerer(volume.array, self._speakers[spatial_dims], self._cache or FeatureCache(), clip)

@@ -72,6 +72,7 @@ def test_places_may_be_said_in_mm(place: Path, tmp_path: Path) -> None:
         ('{"prompts": []}', "no list of prompts under 'events'"),
         ('{"events": [{"kind": "dot", "value": 1, "adds": true, "index": [[1, 2, 3]]}]}', "entry 1: The kind"),
         ('{"events": [{"kind": "point", "value": 1, "adds": true, "index": [[1, 2, 300]]}]}', "outside the scan"),
+        ('{"events": [{"kind": "carry", "value": 1, "detail": {"start": "x"}}]}', "holds numbers"),
     ],
 )
 def test_a_wrong_file_is_one_line(place: Path, tmp_path: Path, content: str, message: str) -> None:

@@ -76,8 +76,10 @@ def test_features_of_a_scan_are_kept(session: ReviewSession, bundle: Path) -> No
     """From click to click, but not for another scan."""
     refiner, scan = NetworkRefiner(bundle, "cpu"), _scan()
     answer_prompt(session, scan, _click(True), refiner)
-    cache = refiner._answerers[LIVER].cache
+    cache = refiner._cache
+    assert cache is not None
+    assert cache.bytes > 0
     answer_prompt(session, scan, _click(False), refiner)
-    assert refiner._answerers[LIVER].cache is cache
+    assert refiner._cache is cache
     answer_prompt(session, _scan(), _click(True), refiner)
-    assert refiner._answerers[LIVER].cache is not cache
+    assert refiner._cache is not cache

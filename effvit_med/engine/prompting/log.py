@@ -63,7 +63,10 @@ class Event:
             if kind == "prompt":
                 return cls(kind, Prompt.from_dict(row["prompt"]))
             if kind == "carry":
-                return cls(kind, value=int(row["value"]), detail=dict(row.get("detail", {})))
+                detail = dict(row.get("detail", {}))
+                if not all(isinstance(each, int | float) for each in detail.values()):
+                    raise ValueError(f"the detail of a carrying holds numbers, not {detail!r}")
+                return cls(kind, value=int(row["value"]), detail=detail)
             return cls(kind)
         except GeometryError as error:
             raise InputError(str(error)) from error
