@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class ClickSet:
         pieces: whether each connected piece (of a label) is an object, as cells are.
         cut: whether a volume is taken slice by slice: the one in which the object is largest.
         least: fewest voxels of an object.
+        patient: what of an image's path names the patient, as a regular expression; all of it where left out.
     """
 
     name: str
@@ -59,17 +61,37 @@ class ClickSet:
     pieces: bool = False
     cut: bool = False
     least: int = 30
+    patient: str = ".*"
 
 
 #: What is found is used; a set that is not there is skipped. Other models' labels and made-up images are left out.
 CLICK_SETS = (
-    ClickSet("fetal head (ultrasound)", "seg2d/fetal_head_hc18/images/*.png", "{folder}/../labels/{stem}.png", 2),
+    ClickSet(
+        "fetal head (ultrasound)",
+        "seg2d/fetal_head_hc18/images/*.png",
+        "{folder}/../labels/{stem}.png",
+        2,
+        patient=r".*/\d+",
+    ),
     ClickSet("nuclei", "seg2d/nuclei_dsb2018/images/*.png", "{folder}/../labels_instance16/{stem}.png", 2),
     ClickSet("axons (SEM)", "seg2d/axon_sem/images/*.png", "{folder}/../labels/{stem}_seg-axon-manual.png", 2, True),
-    ClickSet("retinal vessels", "seg2d/chasedb1/images/*.jpg", "{folder}/../labels_1stHO/{stem}.png", 2),
-    ClickSet("heart slices (MR)", "seg3d/cardiac_sunnybrook/*/E*_image.nii.gz", "{folder}/{label}", 3, cut=True),
+    ClickSet(
+        "retinal vessels",
+        "seg2d/chasedb1/images/*.jpg",
+        "{folder}/../labels_1stHO/{stem}.png",
+        2,
+        patient=r".*/Image_\d+",
+    ),
+    ClickSet(
+        "heart slices (MR)",
+        "seg3d/cardiac_sunnybrook/*/E*_image.nii.gz",
+        "{folder}/{label}",
+        3,
+        cut=True,
+        patient=r".*/",
+    ),
     ClickSet("hippocampus (MR)", "seg3d/hippocampus_msd04/images/*.nii.gz", "{folder}/../labels/{stem}.nii.gz", 3),
-    ClickSet("heart (MR)", "seg3d/cardiac_sunnybrook/*/E*_image.nii.gz", "{folder}/{label}", 3),
+    ClickSet("heart (MR)", "seg3d/cardiac_sunnybrook/*/E*_image.nii.gz", "{folder}/{label}", 3, patient=r".*/"),
     ClickSet("spleen (CT)", "seg3d/spleen_msd09_crop/*_ct.nii.gz", "{folder}/{stem}_seg-manual.nii.gz", 3),
     ClickSet("spinal cord (MR)", "seg3d/spinal_cord_sct/t*/t?.nii.gz", "{folder}/{stem}_seg-manual.nii.gz", 3),
     ClickSet("brain tumour (MR)", "seg3d/pyradiomics_nrrd/brain1_image.nrrd", "{folder}/brain1_label.nrrd", 3),
@@ -86,8 +108,8 @@ def list_targets(chosen: ClickSet, data: Path, images: int, objects: int, seed: 
         objects: of an image at most, drawn by the seed.
         seed: what is drawn from.
     """
-    found = sorted(path for path in data.glob(chosen.images) if label_path(chosen, path).is_file())
-    for place in np.unique(np.linspace(0, len(found) - 1, min(images, len(found))).astype(int)) if found else ():
+    found = list_images(chosen, data)
+    for place in spread(len(found), images):
         path = found[place]
         volume, reference = read_scan(path), read_labels(label_path(chosen, path))
         thick = int(np.argmax(volume.geometry.spacing_mm))
@@ -100,6 +122,40 @@ def list_targets(chosen: ClickSet, data: Path, images: int, objects: int, seed: 
         for number, mask in enumerate(_objects(chosen, labels, objects, rng)):
             name = f"{path.parent.name}/{path.name.split('.')[0]} {number}"
             yield _cut(chosen, name, volume, mask) if chosen.cut else Target(chosen.name, name, volume, mask)
+
+
+def list_images(chosen: ClickSet, data: Path) -> list[Path]:
+    """The images of a set that have labels, by name."""
+    return sorted(path for path in data.glob(chosen.images) if label_path(chosen, path).is_file())
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Numbers of at most so many of some images, evenly over them.
+
+    Examples:
+        >>> spread(10, 4), spread(2, 4), spread(0, 4)
+        ([0, 3, 6, 9], [0, 1], [])
+    """
+    return sorted(set(np.linspace(0, count - 1, min(most, count)).astype(int).tolist())) if count else []
+
+
+def list_learnt(chosen: ClickSet, data: Path, images: int) -> list[Path]:
+    """The images of a set that fine-tuning may learn from: those of no patient of whom one is tried.
+
+    Args:
+        chosen: the set.
+        data: the folder with ``seg2d`` and ``seg3d``.
+        images: how many are tried, as `list_targets` takes them.
+    """
+    found = list_images(chosen, data)
+    tried = {name_patient(chosen, found[place]) for place in spread(len(found), images)}
+    return [path for path in found if name_patient(chosen, path) not in tried]
+
+
+def name_patient(chosen: ClickSet, image: Path) -> str:
+    """The part of an image's path that all images of a patient share."""
+    match = re.match(chosen.patient, image.as_posix())
+    return match[0] if match else image.as_posix()
 
 
 def label_path(chosen: ClickSet, image: Path) -> Path:

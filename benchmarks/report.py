@@ -114,7 +114,9 @@ def _describe_machine() -> str:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     threads = torch.get_num_threads()
-    return f"{processor}, {os.cpu_count()} cores ({threads} used), {memory}, {platform.system()} {platform.machine()}"
+    card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{processor}, {os.cpu_count()} cores ({threads} used), {memory}{card}, {system}"
 
 
 def kept_runs(name: str) -> list[dict[str, Any]]:

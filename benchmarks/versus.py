@@ -81,7 +81,10 @@ def train(folder: RunFolder) -> None:
         folder: of the run.
     """
     run = folder.run
-    if folder.read("result.json") or explain_missing(folder):
+    if folder.read("result.json"):
+        return
+    if why := explain_missing(folder):
+        say(f"{run.model} is left out: {why}")
         return
     folder.write("run.json", asdict(run))
     task = "benchmarks.versus_training:train_run"

@@ -1,6 +1,7 @@
 """nnU-Net on the same cases by its own recipe: its plans, preprocessing, augmentation, loss and inference.
 
-It runs in the environment that ``make`` gives it, on one thread, without compiling and without processes beside it.
+It runs in the environment that ``make`` gives it, on one thread, without compiling and without processes beside it; on
+a GPU ``EFFVIT_VERSUS_PROCESSES`` says how many draw its crops.
 Only the length is ours: its 1000 epochs become at most ``EPOCHS`` equal parts of the budget, and its learning rate
 falls with the time that is spent. The time of its own validation within an epoch is not counted. The test cases are
 predicted with and without mirroring by its own predictor.
@@ -118,8 +119,13 @@ def set_paths(folder: RunFolder) -> Path:
     for name, path in places.items():
         path.mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(path.resolve())
-    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_compile": "f", "nnUNet_def_n_proc": "1"}
+    os.environ |= {"nnUNet_n_proc_DA": count_processes(folder), "nnUNet_compile": "f", "nnUNet_def_n_proc": "1"}
     return home
+
+
+def count_processes(folder: RunFolder) -> str:
+    """How many processes draw crops beside it."""
+    return "0" if folder.run.device == "cpu" else os.environ.get("EFFVIT_VERSUS_PROCESSES", "4")
 
 
 def prepare(folder: RunFolder, home: Path) -> None:
@@ -151,6 +157,8 @@ def prepare(folder: RunFolder, home: Path) -> None:
         "numTraining": len(split.train) + len(watched),
         "file_ending": ending_of(labelled),
     }
+    if labelled.unit != "px":
+        description["overwrite_image_reader_writer"] = "NibabelIO"  # which is there on every machine
     write_json(raw / "dataset.json", description)
     start = time.process_time()
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
@@ -162,7 +170,7 @@ def prepare(folder: RunFolder, home: Path) -> None:
     extract_fingerprints([DATASET_ID], num_processes=1, show_progress_bar=False)
     os.environ |= {"nnUNet_n_proc_DA": "1"}  # the planner takes it for a number of threads
     plan_experiments([DATASET_ID])
-    os.environ |= {"nnUNet_n_proc_DA": "0"}
+    os.environ |= {"nnUNet_n_proc_DA": count_processes(folder)}
     preprocess([DATASET_ID], PLANS, (configuration_of(labelled),), (1,), show_progress_bar=False)
     names = {"train": [c.name for c in split.train], "val": [c.name for c in (watched or split.watched)]}
     write_json(home / "preprocessed" / DATASET / "splits_final.json", [names])
@@ -265,6 +273,9 @@ def train_on(trainer: Any, folder: RunFolder) -> dict[str, Any]:
         folder.write("progress.json", state)
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
+    for loader in (trainer.dataloader_train, trainer.dataloader_val):
+        if hasattr(loader, "_finish"):  # its processes would outlive it
+            loader._finish()  # noqa: SLF001  as its own end of training does
     return state
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,19 +31,31 @@ class PromptRounds(nn.Module):
         rounds: prompts for each image.
         habits: of the reader while training; while validating it is `EXACT`.
         seed: of the reader.
+        processes: readers that work side by side, for a GPU that would wait for one; 0 for none beside this process.
+            What they point at does not depend on how many there are.
 
     Raises:
-        SettingsError: if there is not at least one round.
+        SettingsError: if there is not at least one round, or a negative number of processes.
     """
 
-    def __init__(self, network: PromptNetwork, rounds: int = 3, habits: Habits | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: PromptNetwork,
+        rounds: int = 3,
+        habits: Habits | None = None,
+        seed: int = 0,
+        processes: int = 0,
+    ) -> None:
         super().__init__()
         if rounds < 1:
             raise SettingsError(f"rounds is {rounds}; give at least 1.")
+        if processes < 0:
+            raise SettingsError(f"processes is {processes}; give 0 for none beside this one, or more.")
         self.network = network
         self.rounds = rounds
         self.habits = habits or Habits()
         self.seed = seed
+        self.processes = processes
         self._calls = 0
 
     def start_epoch(self, epoch: int) -> None:
@@ -58,18 +73,21 @@ class PromptRounds(nn.Module):
             batch: the image's channels, then the object and the mask so far, 0 and 1.
         """
         image, truth, before = batch[:, :-2], batch[:, -2], batch[:, -1]
-        rng = np.random.default_rng([self.seed, self._calls] if self.training else [self.seed])
+        moods = [self.seed, self._calls] if self.training else [self.seed]
         self._calls += 1
         habits = self.habits if self.training else EXACT
         features = self.network.encode(image)
         prompts: list[list[Prompt]] = [[] for _ in range(len(batch))]
-        masks = truth.cpu().numpy() > 0.5
+        masks = (truth > 0.5).cpu().numpy()
         now = before
         answers = []
-        for _ in range(self.rounds):
-            seen = now.detach().cpu().numpy() > 0.5
-            for mine, shown, wanted in zip(prompts, seen, masks, strict=True):
-                new = point_at(_three(shown), _three(wanted), habits, rng)
+        for number in range(self.rounds):
+            seen = (now.detach() > 0.5).cpu().numpy()
+            jobs = [
+                (shown, wanted, habits, [*moods, number, sample])
+                for sample, (shown, wanted) in enumerate(zip(seen, masks, strict=True))
+            ]
+            for mine, new in zip(prompts, self._point(jobs), strict=True):
                 if new is not None:
                     mine.append(new)
             maps = [draw_maps(mine, tuple(truth.shape[1:])) for mine in prompts]
@@ -78,6 +96,29 @@ class PromptRounds(nn.Module):
             answers.append(logits[:, 0])
             now = logits[:, 0].detach().sigmoid()
         return torch.stack(answers, dim=1)
+
+    def _point(self, jobs: list[_Job]) -> list[Prompt | None]:
+        """The next prompt of each sample."""
+        if not self.processes:
+            return [_point_one(job) for job in jobs]
+        share = -(-len(jobs) // self.processes)
+        return list(_start_readers(self.processes).map(_point_one, jobs, chunksize=share))
+
+
+_Mask = np.ndarray[Any, np.dtype[np.bool_]]
+_Job = tuple[_Mask, _Mask, Habits, list[int]]
+
+
+def _point_one(job: _Job) -> Prompt | None:
+    """What a reader with a generator of its own says to one sample."""
+    seen, wanted, habits, seed = job
+    return point_at(_three(seen), _three(wanted), habits, np.random.default_rng(seed))
+
+
+@functools.cache
+def _start_readers(count: int) -> ProcessPoolExecutor:
+    """Processes without a copy of this one's memory: a GPU's state must not be forked."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _three(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:

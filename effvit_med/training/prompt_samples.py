@@ -24,7 +24,7 @@ LEAST_VOXELS = 16
 
 
 class DrawScened(Randomizable, Transform):  # type: ignore[misc]  # MONAI is not typed
-    """Put a random image and its label map into a case.
+    """Put a random image and its label map into a case, unless it has an image already.
 
     Args:
         patch: size of both; two or three axes.
@@ -35,7 +35,9 @@ class DrawScened(Randomizable, Transform):  # type: ignore[misc]  # MONAI is not
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with ``image`` and ``label``, (1, *patch) each."""
-        rng = _generator(self.R)
+        if "image" in data:
+            return dict(data)
+        rng = start_generator(self.R)
         labels = draw_scene(self.patch, rng)
         return {
             **data,
@@ -53,7 +55,7 @@ class PickObjectd(Randomizable, MapTransform):  # type: ignore[misc]
     Args:
         keys: the entry of the label map, (1, *space); 0 is an object like any other only where ``background`` is true.
         spoiled_share: how often there is a mask already.
-        background: whether what is 0 can be chosen, as for random shapes.
+        background: whether what is 0 can be chosen of random shapes; of a scan it never is.
     """
 
     def __init__(self, keys: Any = "label", spoiled_share: float = 0.25, *, background: bool = True) -> None:
@@ -63,10 +65,11 @@ class PickObjectd(Randomizable, MapTransform):  # type: ignore[misc]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with ``truth`` and ``before``, of the label map's size, 0 and 1, in its place."""
-        rng = _generator(self.R)
+        rng = start_generator(self.R)
         result = dict(data)
         labels = np.asarray(result.pop(self.keys[0]))[0]
-        truth = pick_object(labels, rng, background=self.background)
+        drawn = "image_file" not in data
+        truth = pick_object(labels, rng, background=self.background and drawn)
         before = np.zeros_like(truth)
         if rng.uniform() < self.spoiled_share:
             before = spoil(truth, labels, rng)
@@ -136,5 +139,10 @@ def spoil(truth: Mask, labels: npt.NDArray[Any], rng: Rng) -> Mask:
     return np.asarray(truth | (leak & beside & (field > 0)))
 
 
-def _generator(state: np.random.RandomState) -> Rng:
+def start_generator(state: np.random.RandomState) -> Rng:
+    """A generator of numpy's newer kind for one sample.
+
+    Args:
+        state: MONAI's, from which its seed is drawn.
+    """
     return np.random.Generator(np.random.PCG64(int(state.randint(2**31 - 1))))

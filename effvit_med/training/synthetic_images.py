@@ -50,6 +50,31 @@ def draw_image(labels: Labels, rng: Rng) -> Field:
     return scale_intensity(torch.from_numpy(np.ascontiguousarray(image, np.float32)), VIEW_INTENSITY).numpy()
 
 
+def vary_image(image: Field, rng: Rng) -> Field:
+    """A picture or scan as another device could have taken it, of mean 0 and standard deviation 1.
+
+    Args:
+        image: of two or three axes and any values.
+        rng: what is drawn from.
+
+    Examples:
+        >>> scan = np.linspace(0, 900, 32 * 32, dtype=np.float32).reshape(32, 32)
+        >>> varied = vary_image(scan, np.random.default_rng(0))
+        >>> varied.shape, bool(abs(varied.mean()) < 0.01)
+        ((32, 32), True)
+    """
+    image = np.asarray((image - image.min()) / max(float(np.ptp(image)), 1e-6), np.float32)
+    if rng.uniform() < 0.3:
+        image = image * np.exp(rng.uniform(0.05, 0.3) * draw_field(image.shape, min(image.shape), rng))
+    if rng.uniform() < 0.2:
+        image = _coarsen(image, rng)
+    if rng.uniform() < 0.3:
+        image = image + np.float32(rng.uniform(0, 0.1)) * rng.standard_normal(image.shape).astype(np.float32)
+    if rng.uniform() < 0.5:
+        image = _bend_grey(np.asarray(image, np.float32), rng)
+    return scale_intensity(torch.from_numpy(np.ascontiguousarray(image, np.float32)), VIEW_INTENSITY).numpy()
+
+
 def _paint(labels: Labels, rng: Rng) -> Field:
     """A mean and a texture for each label; some labels are only a little brighter than others."""
     count = int(labels.max()) + 1

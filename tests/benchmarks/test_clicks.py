@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.click_sets import CLICK_SETS, Target, list_targets
+from benchmarks.click_sets import CLICK_SETS, ClickSet, Target, list_learnt, list_targets
 from benchmarks.clicks import count_clicks, to_markdown, try_target
 from effvit_med.transforms.drawing import draw_prompts
 from effvit_med.volume import Geometry, Volume
@@ -89,3 +89,13 @@ def test_objects_of_a_set_are_found(tmp_path: Path) -> None:
 def test_no_two_sets_have_one_name(chosen: object) -> None:
     """Runs are kept by it."""
     assert [each.name for each in CLICK_SETS].count(chosen.name) == 1  # type: ignore[attr-defined]
+
+
+def test_nothing_of_a_tried_patient_is_learnt_from(tmp_path: Path) -> None:
+    """Of eyes 1 to 4, left and right, two images are tried: the other eye of both is left out as well."""
+    for number in range(1, 5):
+        for side in "LR":
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"eye{number}{side}.png")
+    chosen = ClickSet("eyes", "eye*.png", "{folder}/{stem}.png", 2, patient=r".*/eye\d+")
+    learnt = [path.stem for path in list_learnt(chosen, tmp_path, 2)]
+    assert learnt == ["eye2L", "eye2R", "eye3L", "eye3R"]

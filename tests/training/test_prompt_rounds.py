@@ -101,3 +101,18 @@ def test_no_rounds_are_refused() -> None:
     """At least one."""
     with pytest.raises(SettingsError, match="rounds is 0"):
         PromptRounds(build_prompt_network(2, preset="prompt_tiny"), rounds=0)
+
+
+def test_readers_side_by_side_point_where_one_would() -> None:
+    """The answers are the same with two processes of readers as with none."""
+    batch, _ = prepare_rounds(_batch((32, 32), 3))
+    network = build_prompt_network(2, preset="prompt_tiny").eval()
+    alone, together = (PromptRounds(network, rounds=2, processes=count).train() for count in (0, 2))
+    network.eval()
+    torch.testing.assert_close(together(batch), alone(batch))
+
+
+def test_a_negative_number_of_readers_is_refused() -> None:
+    """It says the number."""
+    with pytest.raises(SettingsError, match="processes is -1"):
+        PromptRounds(build_prompt_network(2, preset="prompt_tiny"), processes=-1)
