@@ -16,7 +16,7 @@ import torch
 from scipy import ndimage
 
 from effvit_med.engine.prompting.speaking import Speaker
-from effvit_med.engine.prompting.views import Box, View, cut_view, make_view, spread_view, touches
+from effvit_med.engine.prompting.views import Box, Outlook, View, cut_view, make_view, spread_view, touches
 from effvit_med.errors import CancelledError
 from effvit_med.transforms import Intensity, scale_intensity
 from effvit_med.transforms.drawing import draw_prompts
@@ -32,30 +32,11 @@ REACH = 128
 """How far from a prompt a structure so far is looked for, in voxels, to choose a block that shows both."""
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """How far a network looks.
-
-    Attributes:
-        first: voxels of the first view along an axis of a slice or block, as fine as the scan.
-        finest: how many voxels a view may have along an axis before it is seen coarser.
-        growth: how many times larger the next view is, where an object reaches the border of this one.
-        roomy: how many times larger than a box, lasso or mask the first view is.
-        evidence: how far a new prompt speaks, in voxels of the view: farther pieces of a change are not taken.
-    """
-
-    first: int
-    finest: int
-    growth: float = 2.0
-    roomy: float = 2.0
-    evidence: float = 48.0
-
-
 VIEW_INTENSITY = Intensity("percentile", 0.5, 99.5)
 """How each view is scaled, as the samples were that the networks learnt from."""
 
-#: By the spatial axes of the network.
-OUTLOOKS = {2: Outlook(first=512, finest=1024), 3: Outlook(first=64, finest=96, evidence=24.0)}
+NEARER = 0.7
+"""A nearer view is worth its time if its voxels are at most so large, as a share of the voxels of the view before."""
 
 
 @dataclass
@@ -154,8 +135,9 @@ class Answerer:
         """What a structure should be after the newest prompt.
 
         The first view is the finest of those that earlier prompts led to if it shows this one and the mask so far with
-        some room, else one as fine as the scan about both. Where the answer reaches a border beyond which the scan
-        goes on, a larger view is asked, coarser if it must be.
+        some room, else one about both. Of a point or scribble alone nobody knows how large a thing it means: an
+        overview is asked first, then nearer views as long as the answer is small in them. Where an answer reaches a
+        border beyond which the scan goes on, a larger view is asked, coarser if it must be.
 
         Args:
             prompts: about this structure, oldest first, in indices of the scan.
@@ -168,13 +150,14 @@ class Answerer:
         Raises:
             CancelledError: if ``cancelled`` said so; nothing was changed.
         """
-        outlook = self.outlook or OUTLOOKS[self.speaker.spatial_dims]
+        outlook = self.outlook or self.speaker.outlook
         shape = self.array.shape
-        box = _extent_of(prompts[-1], before, shape, flat)
-        centre, extent = _make_room(box, outlook, shape, flat)
+        box, is_measured = _extent_of(prompts[-1], before, shape, flat)
+        centre, extent = _make_room(box, outlook, shape, flat, outlook.least if is_measured else outlook.overview)
         largest = (outlook.finest,) * 3
         view = _choose_known(known, box, shape, flat) or make_view(centre, extent, shape, largest, flat)
         views = encoded = 0
+        nears = not is_measured
         while True:
             if cancelled and cancelled():
                 raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
@@ -182,10 +165,15 @@ class Answerer:
             views, encoded = views + 1, encoded + (not cached)
             logits = self._ask(view, prompts, before, flat)
             whole = all(step * count >= size for step, count, size in _sides(view, shape, flat))
-            if whole or not touches(logits > 0, view, shape, flat):
+            if not whole and touches(logits > 0, view, shape, flat):
+                nears = False
+                extent = [outlook.growth * step * count for step, count in zip(view.step, view.shape, strict=True)]
+                view = make_view(centre, extent, shape, largest, flat)
+                continue
+            nearer = _come_nearer(view, logits > 0, box, outlook, shape, flat) if nears else None
+            if nearer is None or max(nearer.step) > NEARER * max(view.step):
                 break
-            extent = [outlook.growth * step * count for step, count in zip(view.step, view.shape, strict=True)]
-            view = make_view(centre, extent, shape, largest, flat)
+            view = nearer
         values, covered = spread_view(logits, view, shape)
         mask = values > 0
         if keep:
@@ -254,8 +242,34 @@ def _within_reach(place: Mask, reach: float) -> Mask:
 Extent = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
-def _extent_of(newest: Prompt, before: Before, shape: Sequence[int], flat: int | None) -> Extent:
-    """The lowest and the highest index of the newest prompt and of the structure so far: in its slice, or near it."""
+def _come_nearer(
+    view: View, answer: Mask, box: Extent, outlook: Outlook, shape: Sequence[int], flat: int | None
+) -> View:
+    """A view about what was found where somebody pointed, or half as wide about the place if that is nothing."""
+    low, high = box
+    parts, _ = ndimage.label(answer)
+    corners = [np.rint((corner - view.start) / view.step).astype(int) for corner in (low, high)]
+    first, last = (np.clip(corner, 0, np.asarray(view.shape) - 1) for corner in corners)
+    pointed = parts[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
+    places = np.argwhere(np.isin(parts, np.unique(pointed[pointed > 0])))
+    if len(places):
+        found = np.asarray(view.start) + np.stack([places.min(axis=0), places.max(axis=0)]) * view.step
+        centre, extent = _make_room((found[0], found[1]), outlook, shape, flat, outlook.least)
+    else:
+        centre, extent = (
+            ((low + high) / 2).tolist(),
+            [step * count / 2 for step, count in zip(view.step, view.shape, strict=True)],
+        )
+        extent = [max(each, outlook.least) for each in extent]
+    return make_view(centre, extent, shape, (outlook.finest,) * 3, flat)
+
+
+def _extent_of(newest: Prompt, before: Before, shape: Sequence[int], flat: int | None) -> tuple[Extent, bool]:
+    """The lowest and the highest index of the newest prompt and of the structure so far: in its slice, or near it.
+
+    Returns:
+        Both, and whether they say something of the structure's size: there is a mask, or a box or lasso.
+    """
     vertices = np.asarray(newest.index)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     if flat is not None:
@@ -274,15 +288,15 @@ def _extent_of(newest: Prompt, before: Before, shape: Sequence[int], flat: int |
         offset = [part.start for part in parts]
         low = np.minimum(low, [hit[0] + start for hit, start in zip(hits, offset, strict=True)])
         high = np.maximum(high, [hit[-1] + start for hit, start in zip(hits, offset, strict=True)])
-    return low, high
+    return (low, high), bool(len(hits[0])) or newest.axis is not None
 
 
 def _make_room(
-    box: Extent, outlook: Outlook, shape: Sequence[int], flat: int | None
+    box: Extent, outlook: Outlook, shape: Sequence[int], flat: int | None, least: int
 ) -> tuple[list[float], list[float]]:
-    """Middle and size of a view that shows a box with room about it."""
+    """Middle and size of a view that shows a box with room about it, as much along each axis."""
     low, high = box
-    extent = np.maximum(outlook.roomy * (high - low + 1), outlook.first)
+    extent = np.full(3, max(outlook.roomy * float((high - low + 1).max()), least))
     if flat is not None:
         extent[flat] = 1
     return ((low + high) / 2).tolist(), np.minimum(extent, shape).tolist()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from effvit_med.engine.prompting.views import Outlook
 from effvit_med.networks import EfficientVitSam, SamFrame, prepare_image
 from effvit_med.networks.prompt import PromptNetwork
 from effvit_med.transforms.drawing import RADIUS_VOXELS, draw_prompts, trace_path
@@ -22,6 +23,13 @@ from effvit_med.volume.prompts import Prompt
 Values = npt.NDArray[np.float32]
 
 _MOST_POINTS = 24
+
+#: Of a `PromptNetwork`, by its spatial axes: views are as large as the samples that it learnt from.
+OUTLOOKS = {
+    2: Outlook(finest=192, least=96, overview=2048, roomy=3.0),
+    3: Outlook(finest=64, least=48, overview=192, evidence=24.0),
+}
+SAM_OUTLOOK = Outlook(finest=1024, least=512, overview=4096)
 
 
 class Speaker(Protocol):
@@ -35,6 +43,11 @@ class Speaker(Protocol):
     @property
     def neighbours(self) -> int:
         """Of a slice, how many on each side it sees too."""
+        ...
+
+    @property
+    def outlook(self) -> Outlook:
+        """How far it looks, unless somebody wants it otherwise."""
         ...
 
     def encode(self, values: Values) -> Any:
@@ -76,6 +89,11 @@ class MapSpeaker:
         """Of a slice, how many on each side it sees too: the image has a channel for each."""
         return (self.network.in_channels - 1) // 2 if self.spatial_dims == 2 else 0
 
+    @property
+    def outlook(self) -> Outlook:
+        """How far it looks."""
+        return OUTLOOKS[self.spatial_dims]
+
     @torch.inference_mode()
     def encode(self, values: Values) -> list[Tensor]:
         """The feature maps of an image; a flat one has its slices along the axis that is shortest.
@@ -111,12 +129,14 @@ class SamSpeaker:
     Attributes:
         spatial_dims: it sees slices.
         neighbours: it sees one slice.
+        outlook: how far it looks.
     """
 
     network: EfficientVitSam
     device: torch.device
     spatial_dims: int = 2
     neighbours: int = 0
+    outlook: Outlook = SAM_OUTLOOK
 
     @torch.inference_mode()
     def encode(self, values: Values) -> tuple[Tensor, SamFrame]:

@@ -20,6 +20,30 @@ Size = tuple[int, int, int]
 Step = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
 
+FEWEST = 24
+"""Voxels along an axis below which a view gets no coarser there: thick slices are few as it is."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How far a network looks, in voxels along an axis.
+
+    Attributes:
+        finest: most of a view; where more of the scan is to be seen, it is seen coarser.
+        least: fewest of the scan that a view shows.
+        overview: most of the scan that is looked at first where nothing is known of an object's size.
+        growth: how many times larger the next view is, where an object reaches the border of this one.
+        roomy: how many times larger than a box, lasso, mask or answer a view is.
+        evidence: how far a new prompt speaks, in voxels of the view: farther pieces of a change are not taken.
+    """
+
+    finest: int
+    least: int
+    overview: int
+    growth: float = 2.0
+    roomy: float = 2.0
+    evidence: float = 48.0
+
 
 @dataclass(frozen=True)
 class View:
@@ -65,7 +89,8 @@ def make_view(
         centre: array index that should be in the middle.
         extent: how many voxels of the scan it should cover along each axis; cut to the scan.
         shape: of the scan.
-        largest: most voxels of the view along each axis; what is more is seen coarser.
+        largest: most voxels of the view along each axis; what is more is seen coarser, and all axes alike, so that
+            nothing is distorted, but along none are fewer than `FEWEST` left of more.
         flat: the axis along which it is a single slice; None for a block.
 
     Examples:
@@ -73,17 +98,18 @@ def make_view(
         >>> view.start, view.step, view.shape
         ((3.0, 0.5, 60.5), (1.0, 2.0, 2.0), (1, 20, 20))
     """
+    covered = [min(size, max(1, round(wanted))) for wanted, size in zip(extent, shape, strict=True)]
+    coarsest = max(seen / most for axis, (seen, most) in enumerate(zip(covered, largest, strict=True)) if axis != flat)
     starts, steps, counts = [], [], []
-    for axis, (middle, wanted, size, most) in enumerate(zip(centre, extent, shape, largest, strict=True)):
+    for axis, (middle, seen, most, size) in enumerate(zip(centre, covered, largest, shape, strict=True)):
         if axis == flat:
             starts.append(float(min(max(0, round(middle)), size - 1)))
             steps.append(1.0)
             counts.append(1)
             continue
-        covered = min(size, max(1, round(wanted)))
-        count = min(covered, most)
-        step = covered / count
-        low = min(max(0, round(middle - (covered - 1) / 2)), size - covered)  # whole voxels: with a step of 1 a cut
+        count = min(most, max(1, round(seen / max(1.0, min(coarsest, seen / FEWEST)))))
+        step = seen / count
+        low = min(max(0, round(middle - (seen - 1) / 2)), size - seen)  # whole voxels: with a step of 1 a cut
         starts.append(low + (step - 1) / 2)
         steps.append(step)
         counts.append(count)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from effvit_med.engine.prompting.answering import Answerer, FeatureCache, Outlook, keep_agreed
+from effvit_med.engine.prompting.answering import Answerer, FeatureCache, keep_agreed
 from effvit_med.engine.prompting.carrying import StopRule, carry
+from effvit_med.engine.prompting.views import Outlook
 from effvit_med.volume.prompts import Prompt
 from tests.engine.prompting.parts import click
 
@@ -22,6 +23,7 @@ class Threshold:
     """A speaker that takes what is bright and hangs together with the newest point: right where contrast is all."""
 
     spatial_dims, neighbours = 2, 0
+    outlook = Outlook(finest=128, least=64, overview=4096)
 
     def __init__(self) -> None:
         self.encoded = 0
@@ -88,12 +90,13 @@ def test_earlier_points_stay_obeyed() -> None:
 
 
 def test_an_object_larger_than_the_view_is_seen_whole() -> None:
-    """Views grow until it fits or the scan ends, coarser where they must be."""
+    """From a small mask on, views grow until the object fits or the scan ends, coarser where they must be."""
     image = np.zeros((1, 400, 400), np.float32)
     image[0, 50:350, 60:340] = 1
-    outlook = Outlook(first=64, finest=128)
-    answer = Answerer(image, Threshold(), outlook=outlook).answer([click(80, 90, number=0)], _nothing, 0)
-    found = np.zeros(image.shape, bool)
+    begun = np.zeros(image.shape, bool)
+    begun[0, 78:84, 88:94] = True
+    answer = Answerer(image, Threshold()).answer([click(80, 90, number=0)], lambda box: begun[box], 0)
+    found = begun.copy()
     found[answer.box] = answer.mask
     assert answer.views == 4
     assert max(answer.view.shape) == 128
@@ -101,19 +104,30 @@ def test_an_object_larger_than_the_view_is_seen_whole() -> None:
     assert overlap > 0.98
 
 
-def test_a_small_object_needs_one_view() -> None:
-    """And the second prompt nothing new."""
+def test_a_small_object_is_looked_at_nearer() -> None:
+    """After an overview of the slice, as fine as the scan; the second prompt needs nothing new."""
     image = np.zeros((1, 400, 400), np.float32)
-    image[0, 190:210, 190:215] = 1
+    image[0, 180:220, 180:230] = 1
     speaker = Threshold()
-    answerer = Answerer(image, speaker, outlook=Outlook(first=64, finest=128))
+    answerer = Answerer(image, speaker)
     first = answerer.answer([click(200, 200, number=0)], _nothing, 0)
     before = np.zeros(image.shape, bool)
     before[first.box] = first.mask
     prompts = [click(200, 200, number=0), click(201, 200, number=0)]
     second = answerer.answer(prompts, lambda box: before[box], 0, known=[first.view])
-    assert (first.views, first.encoded, second.encoded, speaker.encoded) == (1, 1, 0, 1)
+    assert (first.views, first.encoded, second.encoded, speaker.encoded) == (2, 2, 0, 2)
+    assert first.view.step == (1.0, 1.0, 1.0)
     assert (before == (image > 0)).all()
+
+
+def test_a_place_where_nothing_is_found_is_looked_at_nearer_all_the_same() -> None:
+    """What an overview is too coarse for is there in the end."""
+    image = np.zeros((1, 1600, 1600), np.float32)
+    image[0, 798:806, 801:809] = 1
+    answer = Answerer(image, Threshold()).answer([click(802, 805, number=0)], _nothing, 0)
+    found = np.zeros(image.shape, bool)
+    found[answer.box] = answer.mask
+    assert (found == (image > 0)).all()
 
 
 @pytest.mark.parametrize("flat", [0, 1, 2])

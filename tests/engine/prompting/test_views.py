@@ -67,6 +67,18 @@ def test_neighbours_beyond_the_scan_are_the_last_slice() -> None:
     assert cut_view(array, view, slices=2, flat=0)[:, 0, 0].tolist() == [6, 7, 8, 8, 8]
 
 
+def test_a_long_part_is_not_distorted() -> None:
+    """A view of 800 x 400 pixels at most 200 wide has steps of 4 along both axes."""
+    view = make_view((0, 400, 200), (1, 800, 400), (1, 800, 400), (200, 200, 200), 0)
+    assert (view.shape, view.step) == ((1, 200, 100), (1.0, 4.0, 4.0))
+
+
+def test_few_thick_slices_are_all_seen() -> None:
+    """Of 12 slices of 512 x 512 none is left out, however coarse the other axes are."""
+    view = make_view((6, 256, 256), (12, 512, 512), (12, 512, 512), (64, 64, 64), None)
+    assert (view.shape, view.step) == ((12, 64, 64), (1.0, 8.0, 8.0))
+
+
 def test_an_object_at_the_scans_own_border_does_not_touch() -> None:
     """There is nothing to zoom out to; at an inner border there is."""
     view = make_view((4, 10, 10), (9, 20, 20), SHAPE, SHAPE, None)
