@@ -22,6 +22,10 @@ Mask = npt.NDArray[np.bool_]
 
 LEAST_VOXELS = 16
 
+PIECE_SHARE = 0.85
+"""How often an object is one connected piece, as somebody means who points at a place. Where half of the objects were
+all pieces of a label, scattered over the image, a network learnt to find little of anything large."""
+
 
 class DrawScened(Randomizable, Transform):  # type: ignore[misc]  # MONAI is not typed
     """Put a random image and its label map into a case, unless it has an image already.
@@ -49,8 +53,8 @@ class DrawScened(Randomizable, Transform):  # type: ignore[misc]  # MONAI is not
 class PickObjectd(Randomizable, MapTransform):  # type: ignore[misc]
     """Choose one object of a label map, and for some cases a mask of it that an automatic result could have been.
 
-    A label's connected pieces are objects of their own in half of the cases, the label is one in the others; now and
-    then two labels that touch are one. The label map goes.
+    Most objects are one connected piece of a label (`PIECE_SHARE`), the others a whole label; now and then two labels
+    that touch are one. The label map goes.
 
     Args:
         keys: the entry of the label map, (1, *space); 0 is an object like any other only where ``background`` is true.
@@ -93,25 +97,21 @@ def pick_object(labels: npt.NDArray[Any], rng: Rng, *, background: bool = True) 
         values = values[sizes[values] < 0.6 * labels.size] if (sizes[values] < 0.6 * labels.size).any() else values
     if not len(values):
         return np.zeros(labels.shape, bool)
-    value = rng.choice(values, p=_favour_small(sizes[values]))
+    value = rng.choice(values)
     mask = np.asarray(labels == value)
     if rng.uniform() < 0.1:
         border = ndimage.binary_dilation(mask) & ~mask
         beside = [each for each in np.unique(labels[border]) if each > 0 or background]
         if beside:
             mask |= labels == rng.choice(beside)
-    if rng.uniform() < 0.5:
+    if rng.uniform() < PIECE_SHARE:
         parts, count = ndimage.label(mask)
         if count > 1:
-            large = np.flatnonzero(np.bincount(parts.ravel())[1:] >= LEAST_VOXELS) + 1
-            if len(large):
-                mask = parts == rng.choice(large)
+            found = np.bincount(parts.ravel())[1:]
+            weights = np.where(found >= LEAST_VOXELS, np.sqrt(found), 0.0)
+            if weights.any():
+                mask = parts == 1 + rng.choice(count, p=weights / weights.sum())
     return mask
-
-
-def _favour_small(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    weights = np.asarray(sizes, np.float64) ** -0.25
-    return np.asarray(weights / weights.sum())
 
 
 def spoil(truth: Mask, labels: npt.NDArray[Any], rng: Rng) -> Mask:

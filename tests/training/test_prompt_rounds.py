@@ -51,6 +51,18 @@ def test_an_object_is_made_of_whole_labels_or_their_pieces(seed: int, background
         assert value > 0 or background
 
 
+def test_most_objects_hang_together() -> None:
+    """So that a point says which is meant; and they are small and large."""
+    from scipy import ndimage
+
+    rng = np.random.default_rng(0)
+    masks = [pick_object(draw_scene((64, 64), rng), rng) for _ in range(120)]
+    assert np.mean([ndimage.label(mask)[1] == 1 for mask in masks]) > 0.8
+    shares = [mask.mean() for mask in masks]
+    assert np.mean(np.less(shares, 0.02)) > 0.15
+    assert np.mean(np.greater(shares, 0.1)) > 0.15
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
 def test_a_spoiled_mask_is_still_about_the_object(seed: int) -> None:
