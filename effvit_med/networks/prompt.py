@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from effvit_med.errors import SettingsError
 from effvit_med.networks.attention import AttentionKind, EfficientVitBlock
@@ -73,7 +75,9 @@ class PromptNetwork(nn.Module):
         point = ConvKind(style.point, style.point, activation=False)
         pairs = list(zip(self.encoder.channels, self.pointer.channels, preset.widths, strict=True))
         self.narrow = nn.ModuleList(ConvNorm(style, seen, width, point) for seen, _, width in pairs)
-        self.widen = nn.ModuleList(ConvNorm(style, pointed, width, point) for _, pointed, width in pairs)
+        self.widen = nn.ModuleList(
+            ConvNorm(style, pointed + len(PROMPT_CHANNELS), width, point) for _, pointed, width in pairs
+        )
         attention = AttentionKind(HEAD_DIM, ((3,) * self.spatial_dims,), preset.image.attention_eps)
         self.meeting = nn.ModuleList(
             OpSequence(
@@ -118,7 +122,7 @@ class PromptNetwork(nn.Module):
         prompts = lay_out(prompts, self.spatial_dims, len(PROMPT_CHANNELS))
         pointed = self.pointer.features(prompts)
         met = [
-            blocks(add(widen(wish), seen))
+            blocks(add(widen(torch.cat([wish, compare(seen, prompts).to(wish.dtype)], dim=1)), seen))
             for blocks, widen, wish, seen in zip(self.meeting, self.widen, pointed, features, strict=True)
         ]
         return self.decoder(prompts, met)
@@ -130,6 +134,38 @@ class PromptNetwork(nn.Module):
     ) -> Float[Tensor, "batch 1 *space"]:
         """`decode` of `encode`, which see."""
         return self.decode(self.encode(image), prompts)
+
+
+def compare(
+    features: Float[Tensor, "batch channels *coarse"], prompts: Float[Tensor, "batch prompt_channels *space"]
+) -> Float[Tensor, "batch prompt_channels *coarse"]:
+    """How much each place of an image looks like what lies under each map of the prompts, from -1 to 1.
+
+    That is the cosine between its features and the mean of those under the map, weighted by the map; 0 where a map is
+    empty. Negative values of a map count as nothing.
+
+    Args:
+        features: of the image at some stride.
+        prompts: the maps of `PROMPT_CHANNELS`.
+
+    Source:
+        Prototypes of what was marked, as in few-shot segmentation: Dong and Xing, BMVC 2018.
+
+    Examples:
+        >>> features = torch.zeros(1, 2, 1, 4)
+        >>> features[0, 0, 0, :2] = features[0, 1, 0, 2:] = 1.0
+        >>> marked = torch.tensor([[[[1.0, 0, 0, 0]], [[0.0, 0, 0, 0]]]])
+        >>> compare(features, marked).tolist()
+        [[[[1.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]]
+    """
+    coarse = tuple(features.shape[2:])
+    pool = functional.adaptive_avg_pool2d if len(coarse) == 2 else functional.adaptive_avg_pool3d
+    with torch.autocast(features.device.type, enabled=False):  # a mean of many values wants its digits
+        weights = pool(prompts.float().clamp(min=0), coarse).flatten(2)  # type: ignore[arg-type]
+        looks = functional.normalize(features.float().flatten(2), dim=1)
+        marked = torch.bmm(weights, looks.transpose(1, 2)) / (weights.sum(dim=2, keepdim=True) + 1e-4)
+        alike = torch.bmm(functional.normalize(marked, dim=2, eps=1e-3), looks)
+    return alike.reshape(*alike.shape[:2], *coarse)
 
 
 def build_prompt_network(

@@ -7,7 +7,7 @@ import torch
 
 from effvit_med.errors import SettingsError
 from effvit_med.networks.presets.prompt import PROMPT_NAMES
-from effvit_med.networks.prompt import PROMPT_CHANNELS, build_prompt_network
+from effvit_med.networks.prompt import PROMPT_CHANNELS, build_prompt_network, compare
 
 
 @pytest.mark.parametrize("preset", PROMPT_NAMES)
@@ -49,6 +49,21 @@ def test_a_prompt_far_away_matters_everywhere() -> None:
         features = network.encode(torch.randn(1, 1, 256, 256))
         difference = network.decode(features, pointed) - network.decode(features, prompts)
     assert difference[0, 0, -6:, -6:].abs().max() > 0
+
+
+def test_what_looks_like_what_was_pointed_at_is_told() -> None:
+    """In a volume of two kinds of place: 1 where it is the kind of the point, less elsewhere, whatever the contrast."""
+    torch.manual_seed(0)
+    kinds = torch.randn(2, 8)
+    which = torch.randint(0, 2, (4, 5, 6))
+    features = 7 * kinds[which].permute(3, 0, 1, 2)[None]
+    prompts = torch.zeros(1, 4, 8, 10, 12)
+    prompts[0, 0, 2:4, 4:6, 6:8] = 1  # one place of the features
+    alike = compare(features, prompts)[0]
+    same = which == which[1, 2, 3]
+    torch.testing.assert_close(alike[0][same], torch.ones(int(same.sum())), atol=1e-3, rtol=0)
+    assert (alike[0][~same] < 0.99).all()
+    assert not alike[1:].any()
 
 
 def test_wrong_numbers_are_refused() -> None:
