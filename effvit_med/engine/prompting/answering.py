@@ -164,7 +164,7 @@ class Answerer:
             cached = self._key(view, flat) in self.cache
             views, encoded = views + 1, encoded + (not cached)
             logits = self._ask(view, prompts, before, flat)
-            whole = all(step * count >= size for step, count, size in _sides(view, shape, flat))
+            whole = all(step * count >= size - 1e-6 for step, count, size in _sides(view, shape, flat))
             if not whole and touches(logits > 0, view, shape, flat):
                 nears = False
                 extent = [outlook.growth * step * count for step, count in zip(view.step, view.shape, strict=True)]
