@@ -109,8 +109,7 @@ def _read(image_file: str, label_file: str) -> Pair:
             "on the scan's own grid."
         )
     thick = int(np.argmax(volume.geometry.spacing_mm)) if 1 not in volume.geometry.shape else 0
-    arrays = (np.moveaxis(each, thick, 0) for each in (volume.array, reference.labels))
-    image, labels = arrays
+    image, labels = (np.moveaxis(each, thick, 0) for each in (volume.array, reference.labels))
     return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(labels, np.int32)
 
 
