@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--images", type=click.Path(path_type=Path, file_okay=False), help="folder of scans, for the pictures")
 @click.option("--tolerance-mm", default=1.0, show_default=True, help="tolerance of the surface Dice")
 @click.option("--ignore", multiple=True, type=int, help="label value that marks what nothing is said about")
+@click.option("--overlaps", is_flag=True, help="label values 1, 2, 4, ... may be summed: structures overlap")
 @click.option("--low-dice", default=0.8, show_default=True, help="mean Dice below which a case is called bad")
 @click.option("--worst", default=4, show_default=True, help="how many of the worst cases are drawn")
 @click.option("-q", "--quiet", is_flag=True, help="no progress bar, only warnings and errors")
@@ -49,7 +50,7 @@ def evaluate(found: Path, references: Path, output: Path, **options: Any) -> int
     from effvit_med.evaluation.run import evaluate as score
     from effvit_med.io.atomic import make_folder
 
-    how = EvaluationOptions(options["tolerance_mm"], tuple(options["ignore"]), options["low_dice"])
+    how = EvaluationOptions(options["tolerance_mm"], tuple(options["ignore"]), options["low_dice"], options["overlaps"])
     truth = find_references(references, options["part"], options["reference_suffix"]).with_images(options["images"])
     for folder in filter(None, (found, options["against"])):
         find_pairs(truth, folder)  # what is wrong with either is said before the work, not behind half of it

@@ -58,7 +58,7 @@ OUTPUT_FILES = {
 }
 """The names of the files of a case; a run replaces or removes all of them."""
 
-_WITHOUT_OVERLAPS: tuple[OutputType, ...] = ("rtstruct", "nrrd")
+_WITHOUT_OVERLAPS: tuple[OutputType, ...] = ("nrrd",)
 """Types whose writers put every voxel into one structure."""
 
 _UNEQUAL: tuple[tuple[OutputType, str, str], ...] = (
@@ -218,7 +218,7 @@ def _write_labels(
         if kind not in (job.output_types or ()):
             continue
         if segmentation.table.overlaps and kind in _WITHOUT_OVERLAPS:
-            text = f"Structures overlap; they are not written as {kind}. Use dicom-seg or nifti."
+            text = f"Structures overlap; they are not written as {kind}. Use dicom-seg, rtstruct or nifti."
             notes[text] = Finding("OVERLAPS_NOT_WRITTEN", text)
             continue
         with watch(f"write {kind}"):

@@ -20,6 +20,7 @@ from torch import Tensor
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.evaluation.alignment import place_on
 from effvit_med.volume import Geometry, Segmentation
+from effvit_med.volume.overlaps import take_structure
 
 NOT_IN_REFERENCE = "not in the reference"
 NOT_FOUND = "not found"
@@ -84,7 +85,7 @@ def score_case(
     tolerance_mm: float = 1.0,
     ignore: Sequence[int] = (),
 ) -> tuple[StructureScore, ...]:
-    """The scores of every structure of the reference's label table, in its order.
+    """The scores of every structure of the reference's label table, in its order; of those that overlap each whole.
 
     A label value means the same in both, whatever the tables call it. Surfaces are those of whole voxels: for the
     distances the voxels at the border of a structure, for the surface Dice the triangles (in an image of one slice the
@@ -103,7 +104,7 @@ def score_case(
     Raises:
         GeometryError: if the two do not lie on the same grid; nothing is resampled here.
         SettingsError: if the tolerance is not above 0.
-        InputError: if structures overlap in one of them.
+        InputError: if structures overlap in one of them and the other knows nothing of it.
 
     Source:
         Dice and the distances as in Maier-Hein et al., Metrics Reloaded, Nature Methods 21, 2024; surface Dice of
@@ -111,15 +112,23 @@ def score_case(
     """
     if not 0 < tolerance_mm < np.inf:
         raise SettingsError(f"tolerance_mm is {tolerance_mm}; give a distance above 0.")
-    if reference.table.overlaps or found.table.overlaps:
-        raise InputError("Structures overlap; only label maps in which a voxel has one structure are scored.")
+    overlaps = reference.table.overlaps
+    if overlaps != found.table.overlaps:
+        raise InputError("Structures overlap in one of two label maps; give both the table with the sums of both.")
     truth, ours = reference.labels, place_on(found, reference.geometry).labels
     if ignore:
         unknown = np.isin(truth, np.array(ignore))
         truth, ours = np.where(unknown, 0, truth), np.where(unknown, 0, ours)
     return tuple(
-        _score(label.name, label.value, truth == label.value, ours == label.value, reference.geometry, tolerance_mm)
-        for label in reference.table
+        _score(
+            label.name,
+            label.value,
+            take_structure(truth, label.value, overlaps=overlaps),
+            take_structure(ours, label.value, overlaps=overlaps),
+            reference.geometry,
+            tolerance_mm,
+        )
+        for label in reference.table.structures
         if label.value not in ignore
     )
 

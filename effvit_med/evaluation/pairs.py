@@ -12,6 +12,7 @@ from effvit_med.engine.head import read_nnunet_labels
 from effvit_med.engine.results import OUTPUT_FILES
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.evaluation.alignment import place_on
+from effvit_med.evaluation.overlapping import Maps, read_overlapping
 from effvit_med.io.label_files import has_table, is_label_file, label_stem, read_labels
 from effvit_med.io.photographs import is_photograph_name
 from effvit_med.volume import Label, LabelTable, Segmentation
@@ -29,13 +30,13 @@ class Pair:
 
     Attributes:
         case_id: the name they share.
-        reference: the truth.
+        reference: the truth; of structures that overlap perhaps a map a structure.
         found: what is scored; None if there is none.
         image: the scan; None if it is not known.
     """
 
     case_id: str
-    reference: Path
+    reference: Maps
     found: Path | None
     image: Path | None = None
 
@@ -45,18 +46,21 @@ class References:
     """What there is to score against.
 
     Attributes:
-        labels: path of the label map of each case, by the case's name.
+        labels: path of the label map of each case, by the case's name; of structures that overlap perhaps the paths of
+            several, by structure.
         images: path of the scan of each case, where known.
         table: what the values mean; None where each file tells itself, or none does.
         ignore: the value that marks what nothing is said about, where the data set names one.
         annotated: the names of what was annotated, of each case in which that was not everything.
+        overlaps: whether cases have a map a structure, so that a voxel may belong to several.
     """
 
-    labels: dict[str, Path]
+    labels: dict[str, Maps]
     images: dict[str, Path]
     table: LabelTable | None
     ignore: int | None = None
     annotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    overlaps: bool = False
 
     def with_images(self, folder: Path | None) -> References:
         """The same with the scans of a folder, of the names of the cases; the same where none is given.
@@ -90,7 +94,7 @@ def find_references(place: Path, part: str = "", suffix: str = "") -> References
     Args:
         place: a folder of label maps, or a ``dataset.json`` in the manner of the Medical Segmentation Decathlon. What
             it calls ``ignore`` among its labels is ignored, and a case that names what was ``annotated`` counts for
-            that alone.
+            that alone. A case whose ``label`` is a mapping of structures to files has structures that may overlap.
         part: which list of a ``dataset.json``: ``training``, ``validation`` or another of its lists; where left out,
             ``validation`` if there is one, else ``training``.
         suffix: what the names of label maps have behind the name of the case, such as ``_1stHO`` of
@@ -104,7 +108,7 @@ def find_references(place: Path, part: str = "", suffix: str = "") -> References
         if part:
             raise SettingsError(f"{place} is a folder and has no part {part!r}; give its dataset.json, or no part.")
         named = _by_stem(path for path in _list_maps(place) if label_stem(path).endswith(suffix))
-        labels = {name.removesuffix(suffix): path for name, path in named.items()}
+        labels: dict[str, Maps] = {name.removesuffix(suffix): path for name, path in named.items()}
         if not labels:
             behind = f" whose names end in {suffix}" if suffix else ""
             raise InputError(f"{place} holds no label maps (NIfTI, NRRD, MetaImage, DICOM SEG, PNG, TIFF){behind}.")
@@ -129,8 +133,9 @@ def _read_list(place: Path, document: Any, part: str) -> References:
     if chosen not in labelled:
         raise SettingsError(f"{place} has no labelled part {chosen!r}; it has {', '.join(labelled) or 'none'}.")
     rows = labelled[chosen]
-    names = [label_stem(Path(row["label"])) for row in rows]
-    labels = {name: place.parent / row["label"] for name, row in zip(names, rows, strict=True)}
+    overlaps = any(isinstance(row["label"], dict) for row in rows)
+    names = [label_stem(Path(row["image"] if overlaps else row["label"])) for row in rows]
+    labels = {name: _below(place.parent, row["label"]) for name, row in zip(names, rows, strict=True)}
     images = {name: place.parent / row["image"] for name, row in zip(names, rows, strict=True) if "image" in row}
     if len(labels) < len(rows):
         raise InputError(f"{place} lists two cases of one name in {chosen}; names must differ.")
@@ -140,7 +145,12 @@ def _read_list(place: Path, document: Any, part: str) -> References:
         Label(value, name, ANATOMICAL_STRUCTURE, colour=_COLOURS[number % len(_COLOURS)])
         for number, (value, name) in enumerate(sorted(written.items()))
     )
-    return References(labels, images, LabelTable(rows_of_table) if rows_of_table else None, ignore, annotated)
+    table = LabelTable(rows_of_table) if rows_of_table else None
+    return References(labels, images, table, ignore, annotated, overlaps)
+
+
+def _below(folder: Path, label: Any) -> Maps:
+    return {str(name): folder / path for name, path in label.items()} if isinstance(label, dict) else folder / label
 
 
 def _read_labels(document: Mapping[str, Any]) -> tuple[dict[int, str], int | None]:
@@ -189,7 +199,7 @@ def find_pairs(references: References, found: Path) -> list[Pair]:
 
 
 def read_pair(
-    pair: Pair, table: LabelTable | None = None, ignore: Sequence[int] = ()
+    pair: Pair, table: LabelTable | None = None, ignore: Sequence[int] = (), *, overlaps: bool = False
 ) -> tuple[Segmentation, Segmentation]:
     """Reference and segmentation of a case, with one label table.
 
@@ -197,16 +207,23 @@ def read_pair(
         pair: with both files.
         table: what the values mean; None for what the reference says, else what the segmentation says, else plain
             names of the values that one of the two has.
-        ignore: values that mark what nothing is said about; the table need not have them.
+        ignore: values that mark what nothing is said about; the table need not have them. Of structures that overlap
+            none.
+        overlaps: whether a value may be the sum of those of structures that overlap.
 
     Raises:
         GeometryError: if the two do not share their voxels; only axes in another order and slices that a DICOM SEG
             leaves out as empty are made good.
-        InputError: if a file cannot be read, holds values that are not in the table, or there is no segmentation.
+        InputError: if a file cannot be read, holds values that are not in the table, or there is no segmentation; or
+            as of `read_overlapping`.
         RefusedError: as of the reader of its format.
     """
     if pair.found is None:
         raise InputError(f"There is no segmentation of {pair.case_id}.")
+    if overlaps or not isinstance(pair.reference, Path):
+        if ignore:
+            raise InputError("Where structures overlap every value is a sum of theirs, so none can be ignored.")
+        return read_overlapping(pair.reference, pair.found, table)
     table = table or _agree_on_table(pair.reference, pair.found)
     known = {label.value for label in table}
     unnamed = [Label(value, f"ignored {value}", ANATOMICAL_STRUCTURE) for value in ignore if value not in known]

@@ -152,7 +152,9 @@ def draw_failures(evaluation: Evaluation, folder: Path, count: int) -> list[Path
         if pair.image is None:
             continue
         try:
-            truth, ours = read_pair(pair, evaluation.table, evaluation.options.ignore)
+            truth, ours = read_pair(
+                pair, evaluation.table, evaluation.options.ignore, overlaps=evaluation.options.overlaps
+            )
             volume = read_scan(pair.image)
             if volume.is_photograph and volume.geometry.shape == truth.geometry.shape:
                 volume = replace(volume, geometry=truth.geometry)  # label maps of photographs lie on stored pixels

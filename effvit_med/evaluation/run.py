@@ -38,11 +38,13 @@ class EvaluationOptions:
         tolerance_mm: of the surface Dice.
         ignore: label values of the references that mark what nothing is said about.
         low_dice: below, a case counts as bad where verdicts are checked.
+        overlaps: whether label values may be sums of those of structures that overlap.
     """
 
     tolerance_mm: float = 1.0
     ignore: tuple[int, ...] = ()
     low_dice: float = 0.8
+    overlaps: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance_mm < math.inf:
@@ -127,6 +129,8 @@ def evaluate(
     options = options or EvaluationOptions()
     if references.ignore is not None:
         options = replace(options, ignore=tuple(sorted({*options.ignore, references.ignore})))
+    if references.overlaps:
+        options = replace(options, overlaps=True)
     pairs = find_pairs(references, found)
     scores: dict[str, tuple[StructureScore, ...]] = {}
     unscored: dict[str, str] = {}
@@ -139,7 +143,7 @@ def evaluate(
         if pair.found is None:
             continue
         try:
-            truth, ours = read_pair(pair, references.table, options.ignore)
+            truth, ours = read_pair(pair, references.table, options.ignore, overlaps=options.overlaps)
             rows = score_case(truth, ours, options.tolerance_mm, options.ignore)
             scores[pair.case_id] = _keep_annotated(rows, references.annotated.get(pair.case_id))
         except EffvitError as error:
@@ -187,6 +191,8 @@ def _reliability_of(
     path = found.parent / OUTPUT_FILES["confidence-png" if flat else "confidence"]
     if found.name not in OUR_NAMES or not path.is_file():
         return None
+    if truth.table.overlaps:
+        raise InputError("Structures overlap, so that the confidence of a voxel is that of several decisions.")
     if not whole:
         raise InputError("Not everything was annotated, so that right and wrong cannot be told at every voxel.")
     if flat:

@@ -32,6 +32,7 @@ from effvit_med.io.dicom_seg_segments import (
 from effvit_med.io.rtstruct_check import check_contours
 from effvit_med.volume.counts import count_values, digest_labels
 from effvit_med.volume.labels import ANATOMICAL_STRUCTURE, Label
+from effvit_med.volume.overlaps import count_structures, take_structure
 from effvit_med.volume.pages import count_slab, release_pages
 from effvit_med.volume.segmentation import Segmentation
 
@@ -54,7 +55,8 @@ def write_rtstruct(
     out right. It runs midway between voxel centres inside and outside: a program that fills it and asks which centres
     are inside gets the labels back. A hole is joined to the contour around it by a channel of no width. Only structures
     that were found become ROIs; if none was found, the file has one ROI without contours, the first structure of the
-    table. The ROI number is the label value. All UIDs follow from the identity of the run.
+    table. The ROI number is the label value; structures that overlap are each
+    whole. All UIDs follow from the identity of the run.
 
     Args:
         segmentation: labels whose axes are slice, row, column of the source; the headers are read again from
@@ -79,9 +81,10 @@ def write_rtstruct(
     files = find_files(segmentation, "structure set")
     if len(segmentation.table) == 0:
         raise OutputError("The label table has no structure; a structure set needs at least one.")
-    counts = count_values(segmentation.labels, size=max(label.value for label in segmentation.table) + 1)
-    present = tuple(label for label in segmentation.table if counts[:, label.value].any())
-    labels = present or tuple(segmentation.table)[:1]
+    table = segmentation.table
+    counts = count_structures(count_values(segmentation.labels, size=max(each.value for each in table) + 1), table)
+    present = tuple(label for label in table.structures if counts[:, label.value].any())
+    labels = present or table.structures[:1]
     headers = read_headers(files, segmentation.geometry, strip_free_text=strip_free_text)
     check_slices(headers, segmentation.geometry)
     with warnings.catch_warnings():
@@ -200,7 +203,8 @@ def _trace(
     """The contours of a structure: which slice they lie on, and their points in the patient in mm."""
     slab = count_slab(segmentation.labels)
     for k in np.flatnonzero(counts[:, label.value]):
-        for path in trace_outlines(segmentation.labels[k] == label.value):
+        inside = take_structure(segmentation.labels[k], label.value, overlaps=segmentation.table.overlaps)
+        for path in trace_outlines(inside):
             yield headers.references[k], _place(path, headers.slices[k])
         if k % slab == slab - 1:
             release_pages(segmentation.labels)
@@ -250,5 +254,5 @@ def _keep_encoded(part: Dataset) -> None:
 def _notes(segmentation: Segmentation, present: tuple[Label, ...], labels: tuple[Label, ...]) -> list[str]:
     if not present:
         return [f"No structure was found; the structure set has one ROI without contours, {labels[0].name}."]
-    absent = [label.name for label in segmentation.table if label not in present]
+    absent = [label.name for label in segmentation.table.structures if label not in present]
     return [f"Not found and therefore without an ROI: {', '.join(absent)}."] if absent else []

@@ -13,6 +13,7 @@ from effvit_med.errors import GeometryError, OutputError
 from effvit_med.io.contours import FloatArray, fill_outlines
 from effvit_med.io.dicom_seg_headers import Headers
 from effvit_med.volume.counts import count_values
+from effvit_med.volume.overlaps import count_structures, take_structure
 from effvit_med.volume.segmentation import Segmentation
 
 _CONTOUR_DATA = Tag("ContourData")
@@ -41,7 +42,8 @@ def check_contours(path: Path, segmentation: Segmentation, headers: Headers) -> 
     if uid and named | {str(dataset.FrameOfReferenceUID)} != {uid}:
         raise GeometryError(f"The structure set has the frames of reference {sorted(named)}, the labels {uid}.")
     slice_of = {(each.sop_instance_uid, each.frame): k for k, each in enumerate(headers.references)}
-    counts = count_values(segmentation.labels)
+    size = max(label.value for label in segmentation.table) + 1
+    counts = count_structures(count_values(segmentation.labels, size=size), segmentation.table)
     found = np.zeros_like(counts)
     for roi in dataset.ROIContourSequence:
         value = int(roi.ReferencedROINumber)
@@ -75,6 +77,6 @@ def _count_inside(outline: FloatArray, segmentation: Segmentation, k: int, value
     last = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 1, (rows, columns))
     inside = fill_outlines([outline - first], (int(last[0] - first[0]), int(last[1] - first[1])))
     labels = segmentation.labels[k, first[0] : last[0], first[1] : last[1]]
-    if (labels[inside] != value).any():
+    if not take_structure(labels[inside], value, overlaps=segmentation.table.overlaps).all():
         raise OutputError(f"A written contour of slice {k} holds voxels without its label; the file was not kept.")
     return int(np.count_nonzero(inside))

@@ -80,8 +80,7 @@ def draw_ball(prompt: Prompt, shape: Sequence[int], spacing_mm: Sequence[float],
         radius_mm: 0 for the nearest voxels alone.
     """
     drawn, spacing = np.zeros(shape, bool), np.asarray(spacing_mm)
-    centres = np.unique(np.rint(trace_path(prompt)).astype(int), axis=0)
-    centres = centres[((centres >= 0) & (centres < shape)).all(axis=1)]
+    centres = find_voxels(prompt, shape)
     ranges = [np.arange(-reach, reach + 1) for reach in np.floor(radius_mm / spacing).astype(int)]
     offsets = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
     offsets = offsets[np.linalg.norm(offsets * spacing, axis=1) <= radius_mm]
@@ -89,6 +88,17 @@ def draw_ball(prompt: Prompt, shape: Sequence[int], spacing_mm: Sequence[float],
     places = places[((places >= 0) & (places < shape)).all(axis=1)]
     drawn[tuple(places.T)] = True
     return drawn
+
+
+def find_voxels(prompt: Prompt, shape: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The voxels nearest to a point or to the line of a scribble, (n, 3).
+
+    Args:
+        prompt: its vertices outside the grid are left out.
+        shape: of the grid.
+    """
+    centres = np.unique(np.rint(trace_path(prompt)).astype(np.int64), axis=0)
+    return np.asarray(centres[((centres >= 0) & (centres < shape)).all(axis=1)])
 
 
 def trace_path(prompt: Prompt) -> npt.NDArray[np.float64]:

@@ -78,10 +78,15 @@ class VoxelChange:
             GeometryError: if an index lies outside, the array is not contiguous, or the values do not fit.
         """
         places, values = _pair(labels, flat, after)
-        flat, last = np.unique(places[::-1], return_index=True)
-        before, given = flat_view(labels)[flat], values[::-1][last]
-        differs = before != given
-        return cls(flat[differs], before[differs], given[differs])
+        if not (np.diff(places) > 0).all():  # sorting takes longest of all, and most are sorted
+            flipped = values[::-1]
+            places, last = np.unique(places[::-1], return_index=True)
+            values = flipped[last]
+        before = flat_view(labels)[places]
+        differs = before != values
+        if differs.all():
+            return cls(places, before, values)
+        return cls(places[differs], before[differs], values[differs])
 
     def where(self, kept: npt.NDArray[np.bool_]) -> VoxelChange:
         """The part of the change that a mask of its voxels keeps."""

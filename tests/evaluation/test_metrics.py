@@ -130,9 +130,18 @@ def test_unequal_slices_have_volume_and_dice_but_no_distance() -> None:
     assert (score.dice, score.hd95_mm, score.reason) == (1.0, None, UNEVEN_GRID)
 
 
-def test_structures_that_overlap_are_not_scored_as_if_they_did_not() -> None:
-    """A sum of two values is no structure of its own."""
-    table = LabelTable((Label(1, "a", ANATOMICAL_STRUCTURE), Label(2, "b", ANATOMICAL_STRUCTURE))).with_sums({3})
-    overlapping = labelled(np.full((4, 4, 4), 3, np.uint8), table=table)
-    with pytest.raises(InputError, match="Structures overlap"):
-        score_case(overlapping, overlapping)
+def test_structures_that_overlap_are_scored_whole() -> None:
+    """Where both lie counts for each; what the sums are called does not matter."""
+    rows = LabelTable((Label(1, "a", ANATOMICAL_STRUCTURE), Label(2, "b", ANATOMICAL_STRUCTURE))).with_sums({3})
+    a, b = block(SHAPE, (2, 8), (3, 9), (2, 7)), block(SHAPE, (5, 11), (3, 9), (2, 7), value=2)
+    scores = score_case(labelled(a + b, table=rows), labelled(a + np.roll(b, 1, 1), table=rows))
+    assert [(score.structure, score.dice) for score in scores] == [("a", 1.0), ("b", pytest.approx(5 / 6))]
+
+
+def test_a_map_that_knows_nothing_of_overlap_is_not_scored_against_one_that_does() -> None:
+    """3 is a sum in one, and a structure of its own in the other."""
+    rows = (Label(1, "a", ANATOMICAL_STRUCTURE), Label(2, "b", ANATOMICAL_STRUCTURE))
+    both = np.full((4, 4, 4), 3, np.uint8)
+    alone = labelled(both, table=LabelTable((*rows, Label(3, "c", ANATOMICAL_STRUCTURE))))
+    with pytest.raises(InputError, match="overlap in one"):
+        score_case(labelled(both, table=LabelTable(rows).with_sums({3})), alone)

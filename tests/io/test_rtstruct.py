@@ -16,7 +16,7 @@ from effvit_med.io.dicom_seg import write_dicom_seg
 from effvit_med.io.dicom_seg_headers import read_headers
 from effvit_med.io.rtstruct import write_rtstruct
 from effvit_med.io.rtstruct_check import check_contours
-from effvit_med.volume import Geometry, Segmentation, Volume
+from effvit_med.volume import Geometry, LabelTable, Segmentation, Volume
 from tests.geometries import geometries
 from tests.io.independent import (
     ORIENTATIONS,
@@ -268,3 +268,24 @@ def test_contour_that_left_its_slice_is_found(tmp_path: Path) -> None:
     dataset.save_as(tmp_path / "rt.dcm")
     with pytest.raises(GeometryError, match="lies 1 slices away"):
         check_contours(tmp_path / "rt.dcm", segmentation, read_headers(volume.source.files, volume.geometry))
+
+
+def test_structures_that_overlap_are_each_whole(tmp_path: Path) -> None:
+    """The contours of each hold what is there of it alone and with others."""
+    (tmp_path / "series").mkdir()
+    volume = write_series(tmp_path / "series", axial())
+    labels = random_labels(volume.geometry.shape, values=(0, 1, 2, 3))
+    rows = tuple(TABLE)[:2]
+    assert [label.value for label in rows] == [1, 2]
+    segmentation = segment(volume, labels, LabelTable(rows).with_sums({3}))
+    write_rtstruct(segmentation, tmp_path / "rt.dcm")
+    dataset = pydicom.dcmread(tmp_path / "rt.dcm")
+    assert [int(roi.ROINumber) for roi in dataset.StructureSetROISequence] == [1, 2]
+    headers = [pydicom.dcmread(file.path, stop_before_pixels=True) for file in segmentation.provenance.source.files]
+    slice_of = {str(header.SOPInstanceUID): k for k, header in enumerate(headers)}
+    for roi in dataset.ROIContourSequence:
+        found = np.zeros(labels.shape, bool)
+        for contour in roi.ContourSequence:
+            k = slice_of[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
+            found[k] |= _inside(np.array(contour.ContourData, float).reshape(-1, 3), headers[k])
+        np.testing.assert_array_equal(found, labels & int(roi.ReferencedROINumber) > 0)

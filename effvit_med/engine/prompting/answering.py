@@ -1,6 +1,6 @@
 """From prompts about one structure to the voxels that it should have: choose a view, ask, zoom out, keep what stands.
 
-What a network answers is not simply taken: pieces that no prompt has spoken about stay as they were (`keep_agreed`).
+What a network answers is not simply taken: pieces that no prompt has spoken about stay as they were (`merge_answer`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,14 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from effvit_med.engine.prompting.merging import Before, Mask, Values, merge_answer, spread_answer
 from effvit_med.engine.prompting.speaking import Speaker
-from effvit_med.engine.prompting.views import Box, Outlook, View, cut_view, make_view, spread_view, touches
+from effvit_med.engine.prompting.views import Box, Outlook, View, cut_view, make_view, touches
 from effvit_med.errors import CancelledError
 from effvit_med.transforms import Intensity, scale_intensity
-from effvit_med.transforms.drawing import draw_prompts
 from effvit_med.volume.prompts import Prompt
 
-Mask = npt.NDArray[np.bool_]
-Values = npt.NDArray[np.float32]
 Cancelled = Callable[[], bool]
-Before = Callable[[Box], Mask]
-"""Called as before(box): the structure so far in a part of the scan; so nobody makes a mask of all of it."""
-
 REACH = 128
 """How far from a prompt a structure so far is looked for, in voxels, to choose a block that shows both."""
 
@@ -145,7 +140,7 @@ class Answerer:
             flat: the axis across which a network that sees slices looks; the newest prompt tells which slice.
             cancelled: asked before each view.
             known: what earlier prompts about this structure led to: the view of each answer.
-            keep: whether what the newest prompt does not speak about stays (`keep_agreed`).
+            keep: whether what the newest prompt does not speak about stays (`merge_answer`).
 
         Raises:
             CancelledError: if ``cancelled`` said so; nothing was changed.
@@ -163,7 +158,7 @@ class Answerer:
                 raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
             cached = self._key(view, flat) in self.cache
             views, encoded = views + 1, encoded + (not cached)
-            logits = self._ask(view, prompts, before, flat)
+            logits, earlier = self._ask(view, prompts, before, flat)
             whole = all(step * count >= size - 1e-6 for step, count, size in _sides(view, shape, flat))
             if not whole and touches(logits > 0, view, shape, flat):
                 nears = False
@@ -174,24 +169,24 @@ class Answerer:
             if nearer is None or max(nearer.step) > NEARER * max(view.step):
                 break
             view = nearer
-        values, covered = spread_view(logits, view, shape)
-        mask = values > 0
         if keep:
-            here = [prompt.moved([-part.start for part in covered]) for prompt in prompts]
-            mask = keep_agreed(mask, before(covered), here, outlook.evidence * max(view.step), flat)
+            mask, covered = merge_answer(logits, view, earlier, before, prompts, outlook.evidence, shape, flat)
+        else:
+            mask, covered = spread_answer(logits, view, shape)
         return Answer(mask, covered, view, views, encoded)
 
     def _key(self, view: View, flat: int | None) -> Any:
         return view, flat, self.clip
 
-    def _ask(self, view: View, prompts: Sequence[Prompt], before: Before, flat: int | None) -> Values:
+    def _ask(self, view: View, prompts: Sequence[Prompt], before: Before, flat: int | None) -> tuple[Values, Values]:
+        """The logits on a view, and the structure so far there, from 0 to 1."""
         features = self.cache.get(self._key(view, flat), lambda: self._encode(view, flat))
         seen = [mine for prompt in prompts if (mine := _in_view(prompt, view, flat)) is not None]
         box = view.box(self.array.shape)
         start = tuple(at - part.start for at, part in zip(view.start, box, strict=True))
         earlier = cut_view(before(box), View(start, view.step, view.shape))
-        earlier = _to_front(earlier, flat)
-        return _from_front(self.speaker.answer(features, seen, earlier, earlier.shape), flat)
+        turned = _to_front(earlier, flat)
+        return _from_front(self.speaker.answer(features, seen, turned, turned.shape), flat), earlier
 
     def _encode(self, view: View, flat: int | None) -> Any:
         values = cut_view(self.array, view, slices=self.speaker.neighbours, flat=flat or 0)
@@ -199,44 +194,6 @@ class Answerer:
             values = np.clip(values, *self.clip)
         scaled = scale_intensity(torch.from_numpy(np.nan_to_num(values)), VIEW_INTENSITY).numpy()
         return self.speaker.encode(_to_front(scaled, flat))
-
-
-def keep_agreed(wanted: Mask, before: Mask, prompts: Sequence[Prompt], evidence: float, flat: int | None) -> Mask:
-    """An answer that changes only what new evidence speaks about.
-
-    Every connected piece in which the answer differs from the mask so far is taken if it comes within reach of the
-    newest prompt and changes in the direction that the prompt names, and with it what moves the other way right at its
-    border; other pieces stay as they were. Where points and scribbles lie, the latest of them is right.
-
-    Args:
-        wanted: the answer.
-        before: the mask so far, of the same shape.
-        prompts: in indices of these arrays, oldest first.
-        evidence: how far the newest prompt reaches, in voxels.
-        flat: the axis across which only one slice is looked at; None for a block.
-
-    Returns:
-        The mask to have.
-    """
-    newest, result = prompts[-1], wanted
-    radius = [0.0 if axis == flat else 1.0 for axis in range(3)]
-    if before.any():
-        place = (draw_prompts([newest], wanted.shape, radius) != 0).any(axis=0)
-        change = wanted & ~before if newest.adds else before & ~wanted
-        parts, _ = ndimage.label(change)
-        reached = parts[_within_reach(place, evidence)] if place.any() else parts[:0]
-        taken = np.isin(parts, np.unique(reached)) & change
-        other = before & ~wanted if newest.adds else wanted & ~before
-        square = np.ones([1 if axis == flat else 3 for axis in range(3)])
-        moves = other & ndimage.binary_dilation(taken | place, square, iterations=2)
-        result = np.where(taken | moves, wanted, before)
-    points = [prompt for prompt in prompts if prompt.axis is None]
-    adds, removes, _ = draw_prompts(points, wanted.shape, [0.0] * 3)
-    return np.asarray((result | (adds > 0)) & (removes == 0))
-
-
-def _within_reach(place: Mask, reach: float) -> Mask:
-    return np.asarray(ndimage.distance_transform_edt(~place) <= reach)
 
 
 Extent = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

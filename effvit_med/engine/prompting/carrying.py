@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from effvit_med.engine.prompting.answering import Answer, Answerer, Before, Cancelled
+from effvit_med.engine.prompting.answering import Answer, Answerer, Cancelled
+from effvit_med.engine.prompting.merging import Before
 from effvit_med.engine.prompting.views import Box
 from effvit_med.volume.prompts import Prompt
 

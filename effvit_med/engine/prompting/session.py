@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from effvit_med.engine.devices import choose_device
-from effvit_med.engine.prompting.answering import Answer, Answerer, Before, Cancelled, FeatureCache
+from effvit_med.engine.prompting.answering import Answer, Answerer, Cancelled, FeatureCache
 from effvit_med.engine.prompting.carrying import StopRule, carry
 from effvit_med.engine.prompting.log import Event, read_log, read_names, write_log
+from effvit_med.engine.prompting.merging import Before, find_change
 from effvit_med.engine.prompting.model import PromptModel, read_prompt_model
 from effvit_med.engine.prompting.speaking import Speaker
 from effvit_med.engine.prompting.steps import Done, StructureState
@@ -271,9 +271,10 @@ class PromptSession:
             found = carry(self._answerer(prompts), before, prompts, start, self.axis, rule, cancelled)
             answers, view = list(found.answers.values()), None
             detail = {"slices": len(answers), "ended": {str(way): list(end) for way, end in found.ended.items()}}
-        changes = [self._change(answer, value) for answer in answers]
-        places = np.concatenate([each for each, _ in changes]) if changes else np.zeros(0, np.int64)
-        after = np.concatenate([values for _, values in changes]) if changes else np.zeros(0, self._labels.dtype)
+        nothing = np.zeros(0, np.int64), np.zeros(0, self._labels.dtype)
+        asked = (find_change(self._labels, each.mask, each.box, value, self._locked) for each in answers)
+        changes = [nothing, *asked]
+        places, after = (np.concatenate(parts) for parts in zip(*changes, strict=True))
         with self._state:
             if self._cancelled.is_set():
                 raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
@@ -283,15 +284,6 @@ class PromptSession:
             seconds, used = time.perf_counter() - began, time.process_time() - cpu
             label = self._table[value].name
             done.step = Step(f"answer {event.kind}", seconds, {"structure": label, **detail}, used)
-
-    def _change(self, answer: Answer, value: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-        """Flat indices that change and their new values; voxels of locked structures stay."""
-        here = self._labels[answer.box]
-        free = ~np.isin(here, list(self._locked)) if self._locked else np.ones(here.shape, bool)
-        places = np.argwhere((answer.mask != (here == value)) & free)
-        after = np.where(answer.mask[tuple(places.T)], value, 0).astype(self._labels.dtype)
-        moved = places + [part.start for part in answer.box]
-        return np.ravel_multi_index(tuple(moved.T), self._labels.shape).astype(np.int64), after
 
     def _about(self, value: int, until: Done | None) -> list[Done]:
         """What stands of the prompts about a structure; all that came before one, where that is given."""

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from effvit_med.transforms import resample
+from effvit_med.transforms.resampling import RowResampler
 from effvit_med.volume import Geometry
 
 Size = tuple[int, int, int]
@@ -148,31 +147,31 @@ def cut_view(array: npt.NDArray[np.generic], view: View, *, slices: int = 0, fla
         return np.ascontiguousarray(block[inner], np.float32)
     moved = tuple(start - part.start for start, part in zip(view.start, box, strict=True))
     here = View(moved, view.step, view.shape)  # type: ignore[arg-type]
-    values = torch.from_numpy(np.ascontiguousarray(block, np.float32))
-    return np.asarray(resample(values, Geometry(np.eye(4), block.shape), here.grid).numpy())
+    return _read_rows(block, Geometry(np.eye(4), block.shape), here.grid, slice(0, here.shape[0]))
 
 
-def spread_view(
-    values: npt.NDArray[np.float32], view: View, shape: Sequence[int]
-) -> tuple[npt.NDArray[np.float32], Box]:
-    """Values of a view on the voxels of the scan that it covers, interpolated linearly.
+def spread_rows(values: npt.NDArray[np.float32], view: View, box: Box, rows: slice) -> npt.NDArray[np.float32]:
+    """Values of a view on some of the scan's voxels that it covers, interpolated linearly.
 
     Args:
         values: of the view's shape.
         view: where they lie.
-        shape: of the scan.
-
-    Returns:
-        The values, and where they belong.
+        box: the voxels that it covers, as of `View.box`.
+        rows: which of them, along axis 0 of the box.
     """
-    box = view.box(shape)
     if view.step == (1.0, 1.0, 1.0):
-        return values, box
+        return values[rows]
     target = np.eye(4)
     target[:3, 3] = [part.start for part in box]
     size = tuple(part.stop - part.start for part in box)
-    fine = resample(torch.from_numpy(values), view.grid, Geometry(target, size))
-    return np.asarray(fine.numpy()), box
+    return _read_rows(values, view.grid, Geometry(target, size), rows)
+
+
+def _read_rows(
+    values: npt.NDArray[np.generic], source: Geometry, target: Geometry, rows: slice
+) -> npt.NDArray[np.float32]:
+    """Some rows of values on another grid, without a copy of the values as a whole."""
+    return np.asarray(RowResampler(values, source, target).read(rows.start, rows.stop).numpy())
 
 
 def touches(mask: npt.NDArray[np.bool_], view: View, shape: Sequence[int], flat: int | None) -> bool:

@@ -6,17 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import ndimage
 
-from effvit_med.engine.prompting.answering import Answerer, FeatureCache, keep_agreed
+from effvit_med.engine.prompting.answering import Answerer, FeatureCache
 from effvit_med.engine.prompting.carrying import StopRule, carry
 from effvit_med.engine.prompting.views import Outlook
 from effvit_med.volume.prompts import Prompt
 from tests.engine.prompting.parts import click
-
-SHAPE = (1, 60, 70)
 
 
 class Threshold:
@@ -43,50 +39,6 @@ class Threshold:
 
 def _nothing(box: Any) -> np.ndarray:
     return np.zeros([part.stop - part.start for part in box], bool)
-
-
-def _masks(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    fields = [ndimage.gaussian_filter(rng.normal(size=SHAPE), (0, 5, 5)) for _ in range(2)]
-    return fields[0] > 0.01, fields[1] > 0.01
-
-
-@given(st.integers(0, 5000), st.integers(0, 59), st.integers(0, 69), st.booleans(), st.sampled_from([5, 15, 40]))
-@settings(max_examples=60, deadline=None)
-def test_what_is_far_from_new_evidence_stays(seed: int, row: int, column: int, adds: bool, evidence: float) -> None:
-    """A piece that changes either touches the reach of the newest prompt or stays exactly as it was."""
-    wanted, before = _masks(seed)
-    newest = click(row, column, adds=adds, number=0)
-    result = keep_agreed(wanted, before, [newest], evidence, 0)
-    away = np.linalg.norm(np.indices(SHAPE)[1:] - np.array([row, column])[:, None, None, None], axis=0)
-    pieces, count = ndimage.label((wanted & ~before) if adds else (before & ~wanted))
-    for number in range(1, count + 1):
-        piece = pieces == number
-        if away[piece].min() > evidence + 2:
-            changed = (result != before) & piece
-            assert not ndimage.binary_erosion(changed, np.ones((1, 3, 3))).any() or away[changed].min() < evidence + 8
-    assert result[0, row, column] == adds
-
-
-@given(st.integers(0, 5000), st.integers(0, 59), st.integers(0, 69))
-@settings(max_examples=30, deadline=None)
-def test_a_prompt_that_adds_takes_nothing_far_away(seed: int, row: int, column: int) -> None:
-    """Voxels that were in and lie beyond its reach are in still."""
-    wanted, before = _masks(seed)
-    result = keep_agreed(wanted, before, [click(row, column, number=0)], 10, 0)
-    lost = before & ~result
-    near = ndimage.binary_dilation((wanted & ~before), np.ones((1, 5, 5)), iterations=2)
-    near[0, max(0, row - 5) : row + 6, max(0, column - 5) : column + 6] = True
-    assert not (lost & ~near).any()
-
-
-def test_earlier_points_stay_obeyed() -> None:
-    """The latest of those that lie on one voxel is right, whatever the answer."""
-    wanted = np.ones(SHAPE, bool)
-    said = [click(10, 10, adds=False, number=0), click(30, 30, number=0)]
-    result = keep_agreed(wanted, np.zeros(SHAPE, bool), said, 40, 0)
-    assert not result[0, 10, 10]
-    assert result[0, 30, 30]
 
 
 def test_an_object_larger_than_the_view_is_seen_whole() -> None:
