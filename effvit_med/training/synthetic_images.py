@@ -34,9 +34,10 @@ def draw_image(labels: Labels, rng: Rng) -> Field:
         ((32, 32), 'float32', True)
     """
     shape = labels.shape
-    image = _paint(labels, rng)
-    if rng.uniform() < 0.25:
-        image = _line_borders(image, labels, rng)
+    outlined = rng.uniform() < 0.12
+    image = _paint(labels, rng, alike=outlined)
+    if outlined or rng.uniform() < 0.25:
+        image = _line_borders(image, labels, rng, alone=outlined)
     if rng.uniform() < 0.8:
         image = np.asarray(ndimage.gaussian_filter(image, np.exp(rng.uniform(np.log(0.2), np.log(1.5)))), np.float32)
     if rng.uniform() < 0.5:
@@ -79,11 +80,13 @@ def vary_image(image: Field, rng: Rng) -> Field:
     return scale_intensity(torch.from_numpy(np.ascontiguousarray(image, np.float32)), VIEW_INTENSITY).numpy()
 
 
-def _paint(labels: Labels, rng: Rng) -> Field:
-    """A mean and a texture for each label; some labels are only a little brighter than others."""
+def _paint(labels: Labels, rng: Rng, *, alike: bool = False) -> Field:
+    """A mean and a texture for each label; some labels are only a little brighter than others, or all are alike."""
     count = int(labels.max()) + 1
     means = rng.uniform(0, 1, count)
-    if rng.uniform() < 0.2:  # few contrasts: most look alike
+    if alike:
+        means = means[:1] + rng.normal(0, 0.03, count)
+    elif rng.uniform() < 0.2:  # few contrasts: most look alike
         means = rng.choice(means[: max(2, count // 3)], count) + rng.normal(0, 0.04, count)
     image = means.astype(np.float32)[labels]
     if rng.uniform() < 0.8:
@@ -95,8 +98,11 @@ def _paint(labels: Labels, rng: Rng) -> Field:
     return np.asarray(image, np.float32)
 
 
-def _line_borders(image: Field, labels: Labels, rng: Rng) -> Field:
-    """Bright or dark lines where labels meet, as ultrasound and microscopy have them; not everywhere."""
+def _line_borders(image: Field, labels: Labels, rng: Rng, *, alone: bool) -> Field:
+    """Bright or dark lines where labels meet, as ultrasound and microscopy have them; not everywhere.
+
+    Where nothing else tells labels apart the lines are stronger and have fewer gaps.
+    """
     border = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
         ahead, behind = [slice(None)] * labels.ndim, [slice(None)] * labels.ndim
@@ -105,8 +111,11 @@ def _line_borders(image: Field, labels: Labels, rng: Rng) -> Field:
     width = np.exp(rng.uniform(np.log(0.4), np.log(2.5)))
     line = ndimage.gaussian_filter(border.astype(np.float32), width)
     line /= max(float(line.max()), 1e-6)
-    gaps = draw_field(labels.shape, min(labels.shape) * 0.2, rng) > rng.uniform(-1.5, 0.3)
-    return np.asarray(image + rng.uniform(-0.8, 1.2) * line * gaps, np.float32)
+    gaps = draw_field(labels.shape, min(labels.shape) * 0.2, rng) > (
+        rng.uniform(-2.5, -0.5) if alone else rng.uniform(-1.5, 0.3)
+    )
+    strength = rng.choice([-1, 1, 1]) * rng.uniform(0.4, 1.2) if alone else rng.uniform(-0.8, 1.2)
+    return np.asarray(image + strength * line * gaps, np.float32)
 
 
 def _shade(image: Field, rng: Rng) -> Field:

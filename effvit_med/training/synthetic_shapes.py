@@ -73,7 +73,8 @@ def draw_organ(shape: Shape, rng: Rng) -> Field:
         rng: what is drawn from.
     """
     dims, size = len(shape), np.asarray(shape, np.float64)
-    scale = np.exp(rng.uniform(np.log(0.04), np.log(0.45))) * float(size.min())
+    large = rng.uniform() < 0.25  # a head, a liver: what fills much of the image
+    scale = (rng.uniform(0.2, 0.5) if large else np.exp(rng.uniform(np.log(0.04), np.log(0.45)))) * float(size.min())
     radii = np.maximum(1.5, scale * np.exp(rng.uniform(-0.5, 0.5, dims)))
     centre = rng.uniform(0.05, 0.95, dims) * size
     turn = np.linalg.qr(rng.standard_normal((dims, dims)))[0]
@@ -93,7 +94,8 @@ def draw_tube(shape: Shape, rng: Rng, branches: int | None = None) -> Mask:
         branches: how many pieces beside the first; drawn where None.
     """
     dims, size = len(shape), np.asarray(shape, np.float64)
-    branches = int(rng.integers(0, 6)) if branches is None else branches
+    if branches is None:  # a third are trees
+        branches = int(rng.integers(6, 16) if rng.uniform() < 0.33 else rng.integers(0, 6))
     radius = float(np.exp(rng.uniform(np.log(0.7), np.log(max(1.5, 0.06 * size.min())))))
     starts = [rng.uniform(0, 1, dims) * (size - 1)]
     depth = np.full(shape, np.inf, np.float32)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.click_sets import CLICK_SETS, ClickSet, Target, list_learnt, list_targets
-from benchmarks.clicks import count_clicks, to_markdown, try_target
+from benchmarks.clicks import count_clicks, spoil_target, to_markdown, try_target
 from effvit_med.transforms.drawing import draw_prompts
 from effvit_med.volume import Geometry, Volume
 from effvit_med.volume.prompts import Prompt
@@ -33,7 +33,9 @@ def test_a_method_that_is_right_needs_one_prompt() -> None:
     row = try_target(target, know, 4)
     assert row["clicks"] == [1.0] * 4
     assert (row["box"], row["scribble"]) == (1.0, 1.0)
-    assert [each.kind for each in asked] == ["point", "box", "scribble"]
+    assert [each.kind for each in asked] == ["point", "point", "box", "scribble"]
+    assert 0.4 < row["mended"][0] < 0.85
+    assert row["mended"][1:] == [1.0] * 4
     assert len(row["seconds"]) == 1
 
 
@@ -50,6 +52,18 @@ def test_the_reader_clicks_into_what_is_wrong() -> None:
     assert 0 < after[0] < after[-1] < 1
 
 
+def test_a_spoiled_mask_is_the_same_each_time() -> None:
+    """So that every method corrects the same one; of another object it is another."""
+    target = _target()
+    first, again = spoil_target(target), spoil_target(target)
+    assert first is not None
+    assert again is not None
+    np.testing.assert_array_equal(first, again)
+    other = spoil_target(Target(target.set_name, "two", target.volume, target.mask))
+    assert other is not None
+    assert (other != first).any()
+
+
 def test_clicks_to_a_goal_are_counted() -> None:
     """One more than were made where it is never reached."""
     assert count_clicks([0.2, 0.85, 0.84], 0.85) == 2
@@ -60,11 +74,12 @@ def test_a_method_has_a_row_for_each_set_and_one_for_all() -> None:
     """Pictures and volumes apart; the mean is over sets, not over objects."""
     run = {"method": "m", "flat": True, "box": 0.5, "scribble": 0.5, "seconds": [0.1, 0.05]}
     runs = [{**run, "set": "a", "name": str(n), "clicks": [0.2] * 3} for n in range(3)]
-    runs += [{**run, "set": "b", "name": "x", "clicks": [0.8] * 3}]
+    runs += [{**run, "set": "b", "name": "x", "clicks": [0.8] * 3, "mended": [0.7, 0.8, 0.85, 0.9]}]
     runs += [{**run, "set": "c", "name": "y", "clicks": [0.4] * 3, "flat": False}]
     table = to_markdown(runs)
     assert "| m | a | 3 | 0.200 |" in table
     assert "| 4 | 0.500 | 0.500 |" in table
+    assert "| 0.700 | 0.900 | 4.0 |" in table
     assert table.index("## Volumes") < table.index("| m | c | 1 | 0.400 |")
 
 

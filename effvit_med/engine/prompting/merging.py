@@ -137,14 +137,16 @@ def _find_taken(wanted: Mask, before: Mask, newest: Prompt, evidence: float, fla
     parts, _ = ndimage.label(change)
     reached = parts[ndimage.distance_transform_edt(~place) <= evidence] if place.any() else parts[:0]
     taken = np.isin(parts, np.unique(reached)) & change
-    about = ndimage.binary_dilation(taken | place, _square(flat), iterations=2)
+    about = _grow(taken | place, 2, flat)
     return np.asarray(taken | (other & about) | place)
 
 
 def _with_border(taken: Mask, changes: Mask, flat: int | None) -> Mask:
     """And the voxels right beside, where a coarse view cannot tell whether finer ones change; no change that stays."""
-    return np.asarray(taken | (ndimage.binary_dilation(taken, _square(flat)) & ~changes))
+    return np.asarray(taken | (_grow(taken, 1, flat) & ~changes))
 
 
-def _square(flat: int | None) -> npt.NDArray[np.float64]:
-    return np.ones([1 if axis == flat else 3 for axis in range(3)])
+def _grow(mask: Mask, voxels: int, flat: int | None) -> Mask:
+    """The mask and all so near it along every axis; a filter by axis takes a quarter of a dilation's time."""
+    sizes = [1 if axis == flat else 2 * voxels + 1 for axis in range(3)]
+    return np.asarray(ndimage.maximum_filter(mask.view(np.uint8), sizes, mode="constant")).astype(bool)
