@@ -155,7 +155,7 @@ def to_markdown(runs: Sequence[Mapping[str, Any]]) -> str:
             "Dice after so many clicks into the middle of the largest error, and after one box or one scribble alone; "
             "clicks to a Dice (one more than were made where it is not reached); then a mask with bites or leaks: how "
             f"good it was, after three clicks, and the clicks that it takes to {MENDED}; all means over objects. The "
-            "last row of a method is the mean over the sets, with the interval over all objects of the mean after 3 clicks."
+            "last row of a method is the mean over the sets, with the interval over all objects after three clicks."
         ),
     ]
     head = ["method", "set", "objects", *(f"{n} clicks" for n in AFTER), "box", "scribble"]
