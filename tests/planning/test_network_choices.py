@@ -94,11 +94,11 @@ def test_a_gpu_gets_a_larger_network_and_more_patches(tmp_path: Path) -> None:
     assert plan.values["norm"] == "batch"
 
 
-def test_slices_get_the_largest_network_anywhere(boxes: Examination) -> None:
-    """In 2D it is small; a volume on a processor gets a smaller one of its family."""
+def test_slices_get_the_smallest_network_on_a_processor(boxes: Examination) -> None:
+    """A volume gets a larger one of its family."""
     plans = {dims: make_plan(boxes, SMALL, None, read_overrides([f"spatial_dims={dims}"])) for dims in (2, 3)}
     found = {dims: plan.values["preset"] for dims, plan in plans.items()}
-    assert found == {2: "fullres_base", 3: "fullres_small"}
+    assert found == {2: "fullres_tiny", 3: "fullres_small"}
 
 
 def test_thick_slices_are_halved_last_and_turned_within(tmp_path: Path) -> None:
