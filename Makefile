@@ -123,12 +123,10 @@ bench-review: $(VENV)/bench-installed ## corrections by click, doubts, what a re
 	@$(BIN)/python -m benchmarks.review
 	@xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m benchmarks.plugin
 
-# No trained promptable network comes along: without PROMPTED=FOLDER the rivals are clicked, and untrained networks timed,
-# in small scans alone: in a long one they answer everywhere, and the views grow to all of it
-PROMPTED :=
-bench-interactive: $(VENV)/bench-installed ## clicks that real objects take with PROMPTED=FOLDER and its rivals, and what a click takes (half an hour)
+PROMPTED := prompt
+bench-interactive: $(VENV)/bench-installed ## clicks that real objects take, with rivals, and what a click takes; PROMPTED=FOLDER for another network (half an hour)
 	@$(BIN)/python -m benchmarks.clicks --bundle "$(PROMPTED)"
-	@$(BIN)/python -m benchmarks.prompt_latency --bundle "$(PROMPTED)" $(if $(PROMPTED),,--scans 4)
+	@$(BIN)/python -m benchmarks.prompt_latency --bundle "$(PROMPTED)"
 
 bench: bench-networks bench-engine bench-batch bench-review ## every figure that the documentation quotes
 	@$(BIN)/python -m benchmarks.published

@@ -9,6 +9,7 @@ import pytest
 
 from effvit_med.engine import find_bundle, read_model, shelf, shipped_bundle
 from effvit_med.engine.contract import open_model
+from effvit_med.engine.prompting import read_prompt_model
 from effvit_med.engine.shelf import (
     list_bundles,
     read_card,
@@ -146,5 +147,5 @@ def test_what_comes_along_is_whole_and_has_a_card(name: str) -> None:
     card = read_card(name)
     assert "Not for clinical use" in card.text
     assert card.shipped.problem == ""
-    assert read_model(name).name == name
+    assert (read_prompt_model if card.shipped.prompts else read_model)(name).name == name
     assert shipped_bundle() in (card.shipped.folder, *card.shipped.folder.parents)

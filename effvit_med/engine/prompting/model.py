@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from effvit_med.engine.model import digest_file
 from effvit_med.engine.prompting.speaking import MapSpeaker, SamSpeaker, Speaker
 from effvit_med.engine.settings import describe, read_values
-from effvit_med.engine.shelf import PROMPT_FILE, find_bundle, shipped_folders
+from effvit_med.engine.shelf import PROMPT_FILE, find_bundle
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.networks import create_sam, fold_batchnorm, load_published, load_weights
 from effvit_med.networks.prompt import PromptNetwork, build_prompt_network
@@ -127,11 +127,6 @@ def read_prompt_model(bundle: Path | str | None = None, sam: str = "") -> Prompt
     path = Path(bundle or DEFAULT_BUNDLE)
     if path.suffix in _WEIGHTS:
         return _published(path, sam)
-    if bundle is None and DEFAULT_BUNDLE not in shipped_folders():
-        raise InputError(
-            "No trained promptable network comes along; name a bundle of your own (docs/how-to/prompts.md says how to "
-            "train one) or a file of EfficientViT-SAM weights."
-        )
     folder = find_bundle(bundle or DEFAULT_BUNDLE)
     file = folder / PROMPT_FILE
     try:

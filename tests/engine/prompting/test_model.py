@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from effvit_med.engine import read_model, shelf
-from effvit_med.engine.prompting import MapSpeaker, SamSpeaker, read_prompt_model
+from effvit_med.engine.prompting import MapSpeaker, PromptSession, SamSpeaker, read_prompt_model
 from effvit_med.engine.prompting.speaking import say_points
 from effvit_med.engine.shelf import list_bundles, read_card
 from effvit_med.errors import InputError, SettingsError, WeightsError
 from effvit_med.networks import create_sam, save_weights
+from effvit_med.volume import Geometry, Volume
 from effvit_med.volume.prompts import Prompt
 from tests.engine.prompting.parts import click, write_bundle
 
@@ -60,11 +61,18 @@ def test_a_prompted_bundle_stands_on_the_shelf(tmp_path: Path, monkeypatch: pyte
         read_model("pointed")
 
 
-def test_nothing_named_and_nothing_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no bundle of the default name comes along, the error says what to do."""
-    monkeypatch.setattr(shelf, "shipped_bundle", lambda: tmp_path)
-    with pytest.raises(InputError, match="name a bundle of your own"):
-        read_prompt_model()
+def test_what_comes_along_follows_the_image() -> None:
+    """Two points on a bright shape in noise: far better than discs about the points."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:160, :160]
+    shape = ((y - 84) / 44) ** 2 + ((x - 70) / 18) ** 2 < 1
+    shape |= (np.abs(y - 60) < 9) & (np.abs(x - 95) < 30)
+    image = (100.0 * shape + rng.normal(0, 8, shape.shape)).astype(np.float32)[None]
+    session = PromptSession(Volume(image, Geometry(np.eye(4), image.shape), "MR"), device="cpu")
+    for place in ((0, 84, 70), (0, 60, 100)):
+        session.add(Prompt("point", 1, True, (place,)))
+    found = session.predict().labels[0] == 1
+    assert 2 * (found & shape).sum() / (found.sum() + shape.sum()) > 0.85
 
 
 @pytest.fixture(name="sam", scope="module")
