@@ -213,7 +213,7 @@ def list_methods(options: argparse.Namespace) -> dict[str, Callable[[], Answer]]
     found: dict[str, Callable[[], Answer]] = {}
     if options.bundle:
         model = read_prompt_model(options.bundle)
-        name = options.label or f"{model.name} {model.version}"
+        name = options.label or " ".join(filter(None, (model.name, model.version)))
         found[name] = lambda: partial(answer_by_network, NetworkRefiner(model, "cpu"))
     if options.sam:
         sam = read_prompt_model(options.sam)
@@ -221,6 +221,19 @@ def list_methods(options: argparse.Namespace) -> dict[str, Callable[[], Answer]]
     if not options.network_only:
         found["image alone (the plugin's refiner)"] = lambda: partial(answer_by_image, LocalRefiner())
         found["random walker"] = lambda: partial(answer_by_image, RivalRefiner("random walker"))
+    return found
+
+
+def list_flat(options: argparse.Namespace) -> set[str]:
+    """The methods that are not tried on volumes: a network that knows no blocks, and what takes minutes for a click.
+
+    Args:
+        options: of the command line.
+    """
+    found = {"random walker"}
+    for bundle, label in ((options.bundle, options.label), (options.sam, "")):
+        if bundle and (model := read_prompt_model(bundle)).blocks is None:
+            found.add(label or " ".join(filter(None, (model.name, model.version))))
     return found
 
 
@@ -240,6 +253,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     made = describe_circumstances(f"benchmarks.{NAME}")
+    flat_only = list_flat(options)
     for chosen in CLICK_SETS:
         if options.set and chosen.name not in options.set:
             continue
@@ -250,8 +264,8 @@ def main() -> None:
             answer = make()
             rows = []
             for target in tqdm(missing, desc=f"{chosen.name}, {method}", disable=None):
-                if method == "random walker" and not target.is_flat:
-                    continue  # minutes for each click
+                if method in flat_only and not target.is_flat:
+                    continue
                 row = try_target(target, answer, options.clicks)
                 rows.append({"method": method, "set": chosen.name, "name": target.name, "flat": target.is_flat, **row})
             if rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.click_sets import CLICK_SETS, ClickSet, Target, list_learnt, list_targets
-from benchmarks.clicks import count_clicks, spoil_target, to_markdown, try_target
+from benchmarks.clicks import count_clicks, list_flat, spoil_target, to_markdown, try_target
 from effvit_med.transforms.drawing import draw_prompts
 from effvit_med.volume import Geometry, Volume
 from effvit_med.volume.prompts import Prompt
@@ -62,6 +63,12 @@ def test_a_spoiled_mask_is_the_same_each_time() -> None:
     other = spoil_target(Target(target.set_name, "two", target.volume, target.mask))
     assert other is not None
     assert (other != first).any()
+
+
+def test_volumes_are_left_to_what_knows_blocks() -> None:
+    """Of a network for slices alone a click would give one slice."""
+    options = Namespace(bundle="prompt", label="", sam=None)
+    assert list_flat(options) == {"random walker", "prompt 0.1.0"}
 
 
 def test_clicks_to_a_goal_are_counted() -> None:
