@@ -72,7 +72,8 @@ class PickObjectd(Randomizable, MapTransform):  # type: ignore[misc]
         rng = start_generator(self.R)
         result = dict(data)
         labels = np.asarray(result.pop(self.keys[0]))[0]
-        drawn = "image_file" not in data
+        drawn = result.pop("image_file", None) is None  # names of files go: in a batch all samples have the same keys
+        result.pop("label_file", None)
         truth = pick_object(labels, rng, background=self.background and drawn)
         before = np.zeros_like(truth)
         if rng.uniform() < self.spoiled_share:

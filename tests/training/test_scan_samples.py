@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import DataLoader
 from monai.transforms import Compose
 from PIL import Image
 
@@ -55,6 +56,15 @@ def test_a_part_shows_something_labelled(tmp_path: Path) -> None:
         assert inside.any()
         other = sample["image"][~inside]
         assert not other.numel() or sample["image"][inside].mean() != other.mean()
+
+
+def test_scans_and_random_shapes_make_one_batch(tmp_path: Path) -> None:
+    """MONAI puts samples together by their keys, so both kinds have the same."""
+    chain = Compose([ReadScened((24, 24)), DrawScened((24, 24)), PickObjectd("label")])
+    samples = SeededPatches(list_scenes(str(_write_list(tmp_path)), 0.5), chain, 8)
+    batch = next(iter(DataLoader(samples, batch_size=8)))
+    assert set(batch) == {"image", "truth", "before"}
+    assert batch["image"].shape == (8, 1, 24, 24)
 
 
 def test_a_case_without_files_is_drawn() -> None:
