@@ -4,7 +4,8 @@ Run from the repository's root: ``python -m benchmarks.prompt_latency`` (``--bun
 ``--device cuda``). Made-up scans with a bright ball; a time is from `PromptSession.add` to the changed labels. The
 first click encodes the image, later ones do not; loading the weights is not in it. On a GPU another session has clicked
 before, since a program's first use of one takes seconds. ``--bundle ""`` times untrained networks, which take as long
-for a view but may look at more of them; ``--scans 2`` times the first two alone.
+for a view but may look at more of them and answer everywhere; so are scans timed whose kind a bundle has no network
+for. ``--scans 2`` times the first two alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import yaml
 from benchmarks.engine_process import peak_mib, reset_peak, run_alone
 from benchmarks.report import describe_circumstances, make_table, write_report
 from effvit_med.engine.allocation import keep_freed_memory
-from effvit_med.engine.prompting import PromptSession
+from effvit_med.engine.prompting import PromptSession, read_prompt_model
 from effvit_med.networks import save_weights
 from effvit_med.networks.prompt import build_prompt_network
 from effvit_med.volume import Geometry, Volume
@@ -155,13 +156,18 @@ def main() -> None:
     made = describe_circumstances(f"benchmarks.{NAME}")
     scans = {**SCANS, "600 x 512 x 512, slices": (LONG, 2), "600 x 512 x 512, blocks": (LONG, 3)}
     with tempfile.TemporaryDirectory() as folder:
-        bundle = options.bundle or str(write_untrained(Path(folder) / "untrained prompt_small"))
+        untrained = str(write_untrained(Path(folder) / "untrained prompt_small"))
+        bundle = options.bundle or untrained
+        model = read_prompt_model(bundle)
         rows = []
         for name, (shape, dims) in list(scans.items())[: options.scans]:
-            request = {"shape": shape, "spatial_dims": dims, "bundle": bundle, "device": options.device}
+            knows = (model.slices if dims == 2 else model.blocks) is not None
+            request = {"shape": shape, "spatial_dims": dims, "device": options.device}
+            request["bundle"] = bundle if knows else untrained
+            told = name if knows else f"{name} (untrained)"
             request |= {"clicks": options.clicks, "threads": options.threads}
             found = run_alone(f"benchmarks.{NAME}:time_clicks", {"request": request}, threads=options.threads)
-            rows.append({"name": name, "spatial_dims": dims, **found})
+            rows.append({"name": told, "spatial_dims": dims, **found})
     text = to_markdown(rows, Path(bundle).name, options.threads, options.device)
     write_report(NAME if options.device == "cpu" else f"{NAME}_gpu", text, {"rows": rows}, made)
 
