@@ -30,7 +30,7 @@ from benchmarks.click_sets import CLICK_SETS, Target, list_targets
 from benchmarks.interactive_methods import RivalRefiner
 from benchmarks.interactive_reviewer import dice
 from benchmarks.report import adding, describe_circumstances, keep_runs, kept_runs, make_table
-from effvit_med.engine.prompting import read_prompt_model
+from effvit_med.engine.prompting import PromptModel, read_prompt_model
 from effvit_med.evaluation import mean_interval
 from effvit_med.review import LocalRefiner, NetworkRefiner
 from effvit_med.review.refining import Refiner, cut_request
@@ -204,6 +204,11 @@ def _format(figures: Sequence[float]) -> list[str]:
     return ["" if isnan(value) else format(value, kind) for value, kind in zip(figures, kinds, strict=True)]
 
 
+def name_method(model: PromptModel) -> str:
+    """What a network is called in the tables; a published file has no version."""
+    return f"{model.name} {model.version}".strip()
+
+
 def list_methods(options: argparse.Namespace) -> dict[str, Callable[[], Answer]]:
     """What is tried, by name; each is made anew for each set, so that nothing is carried over.
 
@@ -213,11 +218,11 @@ def list_methods(options: argparse.Namespace) -> dict[str, Callable[[], Answer]]
     found: dict[str, Callable[[], Answer]] = {}
     if options.bundle:
         model = read_prompt_model(options.bundle)
-        name = options.label or " ".join(filter(None, (model.name, model.version)))
+        name = options.label or name_method(model)
         found[name] = lambda: partial(answer_by_network, NetworkRefiner(model, "cpu"))
     if options.sam:
         sam = read_prompt_model(options.sam)
-        found[sam.name] = lambda: partial(answer_by_network, NetworkRefiner(sam, "cpu"))
+        found[name_method(sam)] = lambda: partial(answer_by_network, NetworkRefiner(sam, "cpu"))
     if not options.network_only:
         found["image alone (the plugin's refiner)"] = lambda: partial(answer_by_image, LocalRefiner())
         found["random walker"] = lambda: partial(answer_by_image, RivalRefiner("random walker"))
@@ -233,7 +238,7 @@ def list_flat(options: argparse.Namespace) -> set[str]:
     found = {"random walker"}
     for bundle, label in ((options.bundle, options.label), (options.sam, "")):
         if bundle and (model := read_prompt_model(bundle)).blocks is None:
-            found.add(label or " ".join(filter(None, (model.name, model.version))))
+            found.add(label or name_method(model))
     return found
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from effvit_med.errors import InputError
 from effvit_med.evaluation.alignment import place_on
@@ -40,11 +42,7 @@ def read_overlapping(
     truth = _read_sums(reference, rows) if isinstance(reference, Path) else _add_up(reference, rows)
     ours = place_on(_read_sums(found, rows), truth.geometry)
     whole = rows.with_sums(find_values(truth.labels) | find_values(ours.labels))
-    first, second = (
-        as_segmentation(Volume(each.labels, each.geometry, source=each.provenance.source), each.labels, whole)
-        for each in (truth, ours)
-    )
-    return first, second
+    return _relabel(truth, truth.labels, whole), _relabel(ours, ours.labels, whole)
 
 
 def _find_structures(reference: Maps, found: Path, table: LabelTable | None) -> LabelTable:
@@ -61,8 +59,7 @@ def _find_structures(reference: Maps, found: Path, table: LabelTable | None) -> 
 def _read_sums(path: Path, rows: LabelTable) -> Segmentation:
     """A label map whose values are those of the structures, or sums of them."""
     read = read_labels(path)
-    volume = Volume(read.labels, read.geometry, source=read.provenance.source)
-    return as_segmentation(volume, read.labels, rows.with_sums(find_values(read.labels)))
+    return _relabel(read, read.labels, rows.with_sums(find_values(read.labels)))
 
 
 def _add_up(maps: Mapping[str, Path], rows: LabelTable) -> Segmentation:
@@ -75,10 +72,13 @@ def _add_up(maps: Mapping[str, Path], rows: LabelTable) -> Segmentation:
     for name, path in maps.items():
         read = read_labels(path)
         mine = np.where(read.labels > 0, np.uint16(rows.by_name(name).value), np.uint16(0))
-        here = as_segmentation(Volume(mine, read.geometry, source=read.provenance.source), mine)
-        if total is not None:
-            sums = total.labels | place_on(here, total.geometry).labels
-            here = as_segmentation(Volume(sums, total.geometry, source=total.provenance.source), sums)
-        total = here
+        here = _relabel(read, mine)
+        total = here if total is None else _relabel(total, total.labels | place_on(here, total.geometry).labels)
     assert total is not None  # noqa: S101 - there is at least one map
     return total
+
+
+def _relabel(segmentation: Segmentation, labels: npt.NDArray[Any], table: LabelTable | None = None) -> Segmentation:
+    """Other labels in the place of those of a segmentation."""
+    place = Volume(labels, segmentation.geometry, source=segmentation.provenance.source)
+    return as_segmentation(place, labels, table)

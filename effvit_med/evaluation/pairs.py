@@ -95,13 +95,15 @@ def find_references(place: Path, part: str = "", suffix: str = "") -> References
         place: a folder of label maps, or a ``dataset.json`` in the manner of the Medical Segmentation Decathlon. What
             it calls ``ignore`` among its labels is ignored, and a case that names what was ``annotated`` counts for
             that alone. A case whose ``label`` is a mapping of structures to files has structures that may overlap.
+            One of them that has no map is not there if it was annotated.
         part: which list of a ``dataset.json``: ``training``, ``validation`` or another of its lists; where left out,
             ``validation`` if there is one, else ``training``.
         suffix: what the names of label maps have behind the name of the case, such as ``_1stHO`` of
             ``Image_01L_1stHO.png``; files of a folder without it are not looked at.
 
     Raises:
-        InputError: if there is none, the list is damaged, or two files of a folder have one name.
+        InputError: if there is none, the list is damaged, two files of a folder have one name, or a case neither has a
+            map of a structure nor says what was annotated.
         SettingsError: if the list has no such part, a part is asked of a folder, or a suffix of a list.
     """
     if place.is_dir():
@@ -141,6 +143,13 @@ def _read_list(place: Path, document: Any, part: str) -> References:
         raise InputError(f"{place} lists two cases of one name in {chosen}; names must differ.")
     annotated = {name: tuple(row["annotated"]) for name, row in zip(names, rows, strict=True) if "annotated" in row}
     written, ignore = _read_labels(document)
+    for name, row in zip(names, rows, strict=True):
+        missing = set(written.values()) - set(row["label"]) if isinstance(row["label"], dict) else set()
+        if missing and name not in annotated:
+            raise InputError(
+                f"{place}: {name} has no map of {sorted(missing)} and does not say what was `annotated`, so nobody "
+                "knows whether it is there."
+            )
     rows_of_table = tuple(
         Label(value, name, ANATOMICAL_STRUCTURE, colour=_COLOURS[number % len(_COLOURS)])
         for number, (value, name) in enumerate(sorted(written.items()))

@@ -55,8 +55,8 @@ def write_rtstruct(
     out right. It runs midway between voxel centres inside and outside: a program that fills it and asks which centres
     are inside gets the labels back. A hole is joined to the contour around it by a channel of no width. Only structures
     that were found become ROIs; if none was found, the file has one ROI without contours, the first structure of the
-    table. The ROI number is the label value; structures that overlap are each
-    whole. All UIDs follow from the identity of the run.
+    table. The ROI number is the label value; structures that overlap are each whole. All UIDs follow from the
+    identity of the run.
 
     Args:
         segmentation: labels whose axes are slice, row, column of the source; the headers are read again from

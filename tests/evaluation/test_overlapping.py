@@ -56,6 +56,21 @@ def test_sums_are_scored_against_sums_where_somebody_says_so(tmp_path: Path) -> 
     assert {row.structure: row.dice for row in result.scores["c1"]} == {"heart": 1.0, "chamber": 0.0}
 
 
+def test_a_structure_without_a_map_is_not_taken_for_absent(tmp_path: Path) -> None:
+    """Unless the case says that it was annotated; then what is found of it is a false alarm."""
+    listed = _write_list(tmp_path / "set")
+    document = json.loads(listed.read_text(encoding="utf-8"))
+    del document["training"][0]["label"]["chamber"]
+    listed.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(InputError, match=r"c1 has no map of \['chamber'\]"):
+        find_references(listed)
+    document["training"][0]["annotated"] = ["heart", "chamber"]
+    listed.write_text(json.dumps(document), encoding="utf-8")
+    write_labels(tmp_path / "ours" / "c1.nii.gz", HEART + 2 * CHAMBER)
+    scores = evaluate(find_references(listed), tmp_path / "ours").scores["c1"]
+    assert [(row.structure, row.is_false_alarm) for row in scores] == [("heart", False), ("chamber", True)]
+
+
 def test_values_that_cannot_be_told_from_sums_are_refused(tmp_path: Path) -> None:
     """3 as a structure of its own beside 1 and 2."""
     path = write_labels(tmp_path / "a.nii.gz", HEART)
