@@ -6,16 +6,17 @@ share one preprocessing, one tiling and one label table.
 
 from effvit_med.bundle.inferer import VolumeInferer
 from effvit_med.bundle.loading import list_cases, start_from
-from effvit_med.bundle.marking import MarkOutputsd
+from effvit_med.bundle.marking import MarkLabelsd, MarkOutputsd, MarkTruthd
 from effvit_med.bundle.saving import SaveSegmentationd
-from effvit_med.bundle.transforms import ClassesOfd, LabelSourced, LoadVolumed, PrepareVolumed, SlicesToChannelsd
+from effvit_med.bundle.transforms import LabelSourced, LoadVolumed, PrepareVolumed, SlicesToChannelsd
 from effvit_med.engine.model import read_model
 
 __all__ = [
-    "ClassesOfd",
     "LabelSourced",
     "LoadVolumed",
+    "MarkLabelsd",
     "MarkOutputsd",
+    "MarkTruthd",
     "PrepareVolumed",
     "SaveSegmentationd",
     "SlicesToChannelsd",

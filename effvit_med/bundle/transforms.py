@@ -14,14 +14,14 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from effvit_med.bundle.metatensor import grid_of, scan_of, to_metatensor
-from effvit_med.bundle.truth import ANNOTATED, Truth, check_same_place, name_source
-from effvit_med.engine.model import IGNORED, Model
+from effvit_med.bundle.truth import ANNOTATED, Truth
+from effvit_med.engine.model import Model
 from effvit_med.engine.scoring import grid_stride
 from effvit_med.io import read_scan
 from effvit_med.io.photographs import LUMA
 from effvit_med.io.read import read_truth
 from effvit_med.transforms import label_grid, prepare, strided_grid
-from effvit_med.volume import Geometry, Source, Volume
+from effvit_med.volume import Geometry, Volume
 
 
 class LoadVolumed(MapTransform):  # type: ignore[misc]  # MONAI is not typed
@@ -123,39 +123,6 @@ class PrepareVolumed(MapTransform):  # type: ignore[misc]
         missing = [max(0, least - size) for least, size in zip(self.at_least, values.shape[1:], strict=True)]
         pad = [0, missing[2], 0, missing[1], 0, missing[0]]
         return torch.nn.functional.pad(values, pad, value=float(fill)) if any(missing) else values
-
-
-class ClassesOfd(MapTransform):  # type: ignore[misc]
-    """Turn label maps, on any grid, into class numbers of the model, and check that they lie on one grid.
-
-    Args:
-        keys: entries of label maps, (1, a0, a1, a2); all must share one grid.
-        model: the bundle's model, of a head without overlapping structures.
-        ignore: the value of voxels about which nothing is said; where one of the maps has it, all become background.
-
-    Raises:
-        GeometryError: if the label maps do not lie on the same grid.
-        InputError: if a value is not in the model's label table.
-    """
-
-    def __init__(self, keys: KeysCollection, model: Model, ignore: int | None = None) -> None:
-        super().__init__(keys)
-        self.model = model
-        self.ignore = ignore
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The entries as class numbers."""
-        result = dict(data)
-        first: tuple[Geometry, Source | None] | None = None
-        for key in self.key_iterator(result):
-            geometry, _, source = scan_of(result[key])
-            first = first or (geometry, source)
-            check_same_place(geometry, source, *first)
-            classes = self.model.classes_of(result[key].cpu().numpy(), name_source(source), self.ignore)
-            result[key] = torch.from_numpy(classes.astype(np.int32))
-        maps = [result[key] for key in self.key_iterator(result)]
-        ignored = torch.stack([each == IGNORED for each in maps]).any(dim=0)
-        return {**result, **{key: result[key].masked_fill(ignored, 0) for key in self.key_iterator(result)}}
 
 
 class SlicesToChannelsd(MapTransform):  # type: ignore[misc]

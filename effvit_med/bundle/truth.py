@@ -67,14 +67,61 @@ class Truth:
         if self.codes is None:
             return self._prepare_each(label, volume, annotated)
         if isinstance(label, Mapping):
-            raise InputError(
-                f"A case has one label map for each of {', '.join(label)}; that is for a head of the kind overlapping, "
-                f"and {self.model.name} has {self.model.head.kind}. Give one label map."
-            )
+            raise self._refuse_maps(label)
         values, geometry, name = _take(label, volume)
         classes, grid = self._to_grid(self.model.classes_of(values, name, self.ignore), geometry)
         codes = self.codes.encode(classes, annotated)
         return to_metatensor(torch.from_numpy(codes)[None].float(), grid, volume)
+
+    def mark(
+        self, label: MetaTensor | Mapping[str, MetaTensor], volume: Volume, annotated: Sequence[str] | None
+    ) -> MetaTensor:
+        """A label map on the scan's own grid, a channel for background and for each structure.
+
+        Args:
+            label: as `prepare` takes it.
+            volume: the scan, on the same grid.
+            annotated: the names of what was annotated; None for everything.
+
+        Returns:
+            (1 + structures, a0, a1, a2): 1 inside, 0 outside, 255 where that is not known. Of structures that overlap
+            the first channel is 0 everywhere. Of regions no structure is known in a case that lacks a region.
+
+        Raises:
+            GeometryError: if a map does not lie on the grid of the scan.
+            InputError: as of `prepare`.
+        """
+        names = [structure.name for structure in self.model.labels]
+        shape = volume.geometry.shape
+        if self.codes is None:
+            maps = self._split(label, volume, annotated)
+            marks = [maps[name][0] if name in maps else np.zeros(shape, np.uint8) for name in names]
+            marks.insert(0, np.zeros(shape, np.uint8))
+        elif isinstance(label, Mapping):
+            raise self._refuse_maps(label)
+        else:
+            values, _, name = _take(label, volume)
+            classes = self.model.classes_of(values, name, self.ignore)
+            marks = [
+                np.where(classes == IGNORED, IGNORED, classes == n).astype(np.uint8) for n in range(1 + len(names))
+            ]
+        for number in self._unknown(annotated):
+            marks[number] = np.full(shape, IGNORED, np.uint8)
+        return to_metatensor(torch.from_numpy(np.stack(marks)).float(), volume.geometry, volume)
+
+    def _unknown(self, annotated: Sequence[str] | None) -> list[int]:
+        """The channels of `mark` of which a case says nothing."""
+        head, labels = self.model.head, self.model.labels
+        missing = [] if annotated is None else missing_outputs(head, labels, annotated)
+        if head.kind == "regions":
+            return list(range(1, 1 + len(labels))) if missing else []
+        return [number + (head.kind == "overlapping") for number in missing]
+
+    def _refuse_maps(self, label: Mapping[str, MetaTensor]) -> InputError:
+        return InputError(
+            f"A case has one label map for each of {', '.join(label)}; that is for a head of the kind overlapping, "
+            f"and {self.model.name} has {self.model.head.kind}. Give one label map."
+        )
 
     def _prepare_each(
         self, label: MetaTensor | Mapping[str, MetaTensor], volume: Volume, annotated: Sequence[str] | None

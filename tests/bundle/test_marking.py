@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from monai.metrics import DiceMetric
 
-from effvit_med.bundle import MarkOutputsd
+from effvit_med.bundle import MarkLabelsd, MarkOutputsd, MarkTruthd
+from effvit_med.bundle.metatensor import to_metatensor
 from effvit_med.engine.model import IGNORED, Model
 from effvit_med.training.label_codes import codes_of
+from effvit_med.volume import Geometry, Volume
 from tests.training.test_losses import OVERLAPPING, REGIONS, SOFTMAX
 
 SPACE = (6, 7, 8)
@@ -94,3 +97,49 @@ def test_heads_without_background_have_an_empty_channel_for_it(model: Model) -> 
     assert marked["pred"].shape == (4, *SPACE)
     assert not marked["pred"][0].any()
     assert not marked["label"][0].any()
+
+
+def _tensor(values: torch.Tensor) -> torch.Tensor:
+    """Of one channel, as a file gives it."""
+    grid = Geometry(np.eye(4), SPACE)
+    return to_metatensor(values.float()[None], grid, Volume(values.numpy(), grid))
+
+
+def _score(model: Model, truth: Any, found: torch.Tensor, annotated: list[str] | None = None) -> list[float]:
+    """Dice of each structure on the scan's own grid, NaN where there is none."""
+    case: dict[str, Any] = {"image": _tensor(torch.zeros(SPACE)), "label": truth}
+    case |= {} if annotated is None else {"annotated": annotated}
+    marked = MarkLabelsd(model)({**MarkTruthd("label", model, ignore=9)(case), "pred": _tensor(found)})
+    dice: torch.Tensor = DiceMetric(include_background=False, reduction="none")(
+        y_pred=marked["pred"][None], y=marked["label"][None]
+    )[0]
+    return dice.tolist()
+
+
+@given(seeds)
+def test_dice_of_sums_is_that_of_each_structure(seed: int) -> None:
+    """Whether the truth is one map of sums or a map a structure."""
+    torch.manual_seed(seed)
+    truth, found = torch.randint(0, 8, SPACE), torch.randint(0, 8, SPACE)
+    expected = [_overlap(found & bit > 0, truth & bit > 0) for bit in (1, 2, 4)]
+    assert _score(OVERLAPPING, _tensor(truth), found) == pytest.approx(expected)
+    maps = {f"s{bit}": _tensor(truth & bit) for bit in (1, 2, 4)}
+    assert _score(OVERLAPPING, maps, found) == pytest.approx(expected)
+
+
+@given(seeds)
+def test_dice_of_a_label_map_leaves_out_what_is_not_known(seed: int) -> None:
+    """Of classes the ignored voxels, and a structure that was not annotated."""
+    torch.manual_seed(seed)
+    truth, found = torch.randint(0, 4, SPACE), torch.randint(0, 4, SPACE)
+    truth[0] = 9
+    dice = _score(SOFTMAX, _tensor(truth), found, ["s1", "s3"])
+    assert [dice[0], dice[2]] == pytest.approx([_overlap(found[1:] == each, truth[1:] == each) for each in (1, 3)])
+    assert np.isnan(dice[1])
+
+
+def test_of_regions_nothing_is_scored_where_one_is_missing() -> None:
+    """A value lies in several regions, so it is known only where all are."""
+    truth = torch.randint(1, 4, SPACE)
+    assert np.isnan(_score(REGIONS, _tensor(truth), truth, ["all"])).all()
+    assert _score(REGIONS, _tensor(truth), truth) == [1, 1, 1]

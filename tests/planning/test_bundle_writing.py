@@ -156,16 +156,16 @@ def test_the_planned_evaluation_leaves_out_what_is_ignored(plan: Plan, tmp_path:
     parser = ConfigParser()
     parser.read_config(tmp_path / "boxes" / "configs" / "evaluate.yaml")
     parser["bundle_root"] = str(tmp_path / "boxes")
-    to_classes = parser.get_parsed_content("postprocessing#transforms#1")
+    steps = [parser.get_parsed_content(f"{name}processing#transforms#1") for name in ("pre", "post")]
     grid = Volume(np.zeros((1, 1, 4), np.float32), Geometry(np.eye(4), (1, 1, 4)))
-    maps = {"pred": [1, 1, 2, 0], "label": [1, 9, 9, 2]}
-    found = to_classes(
-        {
-            key: to_metatensor(torch.tensor(row).float()[None, None, None], grid.geometry, grid)
-            for key, row in maps.items()
-        }
-    )
-    assert {key: value.flatten().tolist() for key, value in found.items()} == {
-        "pred": [1, 0, 0, 0],
-        "label": [1, 0, 0, 2],
+    maps = {"image": [0, 0, 0, 0], "pred": [1, 1, 2, 0], "label": [1, 9, 9, 2]}
+    found = {
+        key: to_metatensor(torch.tensor(row).float()[None, None, None], grid.geometry, grid)
+        for key, row in maps.items()
+    }
+    for step in steps:
+        found = step(found)
+    assert {key: found[key][1:].flatten(1).tolist() for key in ("pred", "label")} == {
+        "pred": [[1, 0, 0, 0], [0, 0, 0, 0]],
+        "label": [[1, 0, 0, 0], [0, 0, 0, 1]],
     }
