@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from effvit_med.review.doubts import Doubt, find_doubts, measure_strip
     from effvit_med.review.prompted import NetworkRefiner
     from effvit_med.review.record import ReviewRecord, StructureReview
-    from effvit_med.review.refining import LocalRefiner, Refiner, RefineRequest, ScanRefiner
+    from effvit_med.review.refining import LocalRefiner, Refiner, RefineRequest, ScanRefiner, SliceCarrier
     from effvit_med.review.saving import SavedReview, save_review
     from effvit_med.review.session import ReviewSession
     from effvit_med.review.steps import STATES
@@ -28,6 +28,7 @@ __all__ = [
     "ReviewSession",
     "SavedReview",
     "ScanRefiner",
+    "SliceCarrier",
     "StructureReview",
     "find_doubts",
     "measure_strip",
@@ -38,7 +39,7 @@ _MODULES = {
     "doubts": ("Doubt", "find_doubts", "measure_strip"),
     "prompted": ("NetworkRefiner",),
     "record": ("ReviewRecord", "StructureReview"),
-    "refining": ("LocalRefiner", "RefineRequest", "Refiner", "ScanRefiner"),
+    "refining": ("LocalRefiner", "RefineRequest", "Refiner", "ScanRefiner", "SliceCarrier"),
     "saving": ("SavedReview", "save_review"),
     "session": ("ReviewSession",),
     "steps": ("STATES",),

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from effvit_med.errors import GeometryError, SettingsError
-from effvit_med.review.refining import LocalRefiner, Refiner, ScanRefiner, cut_request, find_changes, list_changes
+from effvit_med.review.refining import (
+    LocalRefiner,
+    Refiner,
+    ScanRefiner,
+    SliceCarrier,
+    cut_request,
+    find_changes,
+    list_changes,
+)
 from effvit_med.review.session import ReviewSession
 from effvit_med.review.steps import Step
 from effvit_med.volume import Volume
 from effvit_med.volume.changes import VoxelChange
 from effvit_med.volume.prompts import Prompt
+
+if TYPE_CHECKING:
+    from effvit_med.engine.prompting.carrying import Carried
 
 _KINDS = frozenset({"point", "scribble", "box", "lasso"})
 
@@ -66,6 +78,55 @@ def answer_prompt(
     structure = (refiner or LocalRefiner()).refine(request)
     flat, after = list_changes(request, structure, crop, shape)
     return session.apply(flat, after, kind=prompt.kind, value=prompt.value, prompt=prompt, duration_s=duration_s)
+
+
+def carry_structure(
+    session: ReviewSession,
+    volume: Volume,
+    value: int,
+    place: tuple[int, int],
+    refiner: SliceCarrier,
+    cancelled: Callable[[], bool] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[VoxelChange, Carried]:
+    """Look for a structure in the slices beside one in which it is right, as one step of the review.
+
+    Slices in which somebody has pointed at it stay as they are and end the way.
+
+    Args:
+        session: the review.
+        volume: the scan.
+        value: of the structure.
+        place: across which axis of the array the slice lies, and its number.
+        refiner: what looks for it.
+        cancelled: asked before each slice; where it says so, nothing has changed.
+        progress: told how far it came.
+
+    Returns:
+        What changed, and in which slices the structure was found and why no further.
+
+    Raises:
+        SettingsError: if the structure is locked or not in the slice, or the bundle has no network that sees slices.
+        CancelledError: if ``cancelled`` said so.
+        InputError: if there is no such bundle.
+        WeightsError: if its weights are wrong.
+        OutputError: if the journal cannot be written; then nothing has changed.
+    """
+    label = session.table.by_value(value)
+    if label.value in session.locked:
+        raise SettingsError(f"{label.name} is locked, so it cannot be corrected. Unlock or reopen it first.")
+    axis, number = place
+    here = (slice(None),) * axis + (slice(number, number + 1),)
+    prompts = prompts_of(session.steps, value)
+    found = refiner.carry_scan(volume, session.labels[here] == value, prompts, place, cancelled, progress)
+    shape = volume.geometry.shape
+    changes = [(np.zeros(0, np.int64), np.zeros(0, session.labels.dtype))]
+    for answer in found.answers.values():
+        labels = session.labels[answer.box]
+        changes.append(find_changes(labels, value, session.locked, answer.mask, answer.box, shape))
+    flat, after = (np.concatenate(parts) for parts in zip(*changes, strict=True))
+    about = {"kind": "carry", "axis": axis, "start": number}
+    return session.apply(flat, after, kind="carry", value=value, prompt=about), found
 
 
 def prompts_of(steps: Iterable[Step], value: int) -> list[Prompt]:

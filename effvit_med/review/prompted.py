@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from effvit_med.engine.devices import choose_device
 from effvit_med.engine.prompting import Answerer, FeatureCache, PromptModel, Speaker, read_prompt_model
+from effvit_med.engine.prompting.carrying import Carried, carry
 from effvit_med.engine.prompting.views import Box, View
 from effvit_med.engine.prompting.windows import find_window
+from effvit_med.errors import SettingsError
 from effvit_med.volume.prompts import Prompt
 from effvit_med.volume.volume import Volume
 
@@ -61,9 +63,7 @@ class NetworkRefiner:
             WeightsError: if the weights are missing or do not belong to the network.
             CancelledError: if ``cancelled`` said so.
         """
-        if volume is not self._scan:
-            self._scan, self._views = volume, {}
-            self._cache = FeatureCache(int(self.memory_gb * 2**30))
+        self._turn_to(volume)
         newest = prompts[-1]
         flat = self._flat(volume, newest)
         answerer = self._answerer(volume, prompts[0], 3 if flat is None else 2)
@@ -73,6 +73,47 @@ class NetworkRefiner:
         )
         known.append(answer.view)
         return answer.mask, answer.box
+
+    def carry_scan(
+        self,
+        volume: Volume,
+        mask: npt.NDArray[np.bool_],
+        prompts: Sequence[Prompt],
+        place: tuple[int, int],
+        cancelled: Callable[[], bool] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Carried:
+        """A structure looked for in the slices beside one; see `effvit_med.engine.prompting.carrying.carry`.
+
+        Args:
+            volume: the scan.
+            mask: the structure in the slice to start from, with three axes, that across which it lies of length 1.
+            prompts: about the structure, oldest first, in indices of the scan; there may be none.
+            place: across which axis the slice lies, and its number.
+            cancelled: asked before each slice.
+            progress: told how far it came.
+
+        Raises:
+            InputError: if there is no such bundle.
+            SettingsError: if the bundle has no network that sees slices, or nothing is in the slice.
+            WeightsError: if the weights are missing or do not belong to the network.
+            CancelledError: if ``cancelled`` said so.
+        """
+        axis, number = place
+        if not mask.any():
+            raise SettingsError(f"The structure has no voxel in slice {number}; go to a slice that shows it right.")
+        self._turn_to(volume)
+        middle = np.argwhere(mask).mean(axis=0)
+        middle[axis] = number
+        first = prompts[0] if prompts else Prompt("point", 1, True, ((middle[0], middle[1], middle[2]),))
+        answerer = self._answerer(volume, first, 2)
+        return carry(answerer, lambda box: mask[_within(box, axis)], prompts, number, axis, None, cancelled, progress)
+
+    def _turn_to(self, volume: Volume) -> None:
+        """Forget what was kept of another scan."""
+        if volume is not self._scan:
+            self._scan, self._views = volume, {}
+            self._cache = FeatureCache(int(self.memory_gb * 2**30))
 
     def _model(self) -> PromptModel:
         if not isinstance(self.bundle, PromptModel):
@@ -93,3 +134,9 @@ class NetworkRefiner:
             self._speakers[spatial_dims] = self._model().load(spatial_dims, choose_device(self.device))
         clip = find_window(volume, first, volume.geometry.slice_axis)
         return Answerer(volume.array, self._speakers[spatial_dims], self._cache or FeatureCache(), clip)
+
+
+def _within(box: Box, axis: int) -> Box:
+    """The same part of the only slice that there is."""
+    parts = [slice(0, 1) if each == axis else part for each, part in enumerate(box)]
+    return parts[0], parts[1], parts[2]

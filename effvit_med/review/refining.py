@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from effvit_med.transforms.drawing import draw_ball, draw_outline, slice_of, tra
 from effvit_med.volume.geometry import Geometry
 from effvit_med.volume.prompts import Prompt
 from effvit_med.volume.volume import Volume
+
+if TYPE_CHECKING:
+    from effvit_med.engine.prompting.carrying import Carried
 
 Slices = tuple[slice, slice, slice]
 Labels = npt.NDArray[np.unsignedinteger]
@@ -97,6 +100,23 @@ class ScanRefiner(Protocol):
             labels: of the scan, as they are now.
             prompts: about one structure, oldest first, in indices of the scan.
         """
+        ...
+
+
+@runtime_checkable
+class SliceCarrier(Protocol):
+    """Whatever looks for a structure in the slices beside one in which it is right."""
+
+    def carry_scan(
+        self,
+        volume: Volume,
+        mask: npt.NDArray[np.bool_],
+        prompts: Sequence[Prompt],
+        place: tuple[int, int],
+        cancelled: Callable[[], bool] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Carried:
+        """In which slices the structure is, and why no further; see `effvit_med.review.NetworkRefiner.carry_scan`."""
         ...
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from effvit_med.errors import InputError
+from napari_effvit_med.carrying import Carrying
 from napari_effvit_med.doubt_map import DoubtMap
 from napari_effvit_med.doubt_queue import DoubtQueue
 from napari_effvit_med.layers import DisplayGrid
@@ -50,6 +51,7 @@ class Corrections:
         measured: the table of measurements, as it was last made.
         extent_mm: how much of the scan about a click is looked at.
         saving: whether files are being written.
+        carrying: a structure that is being carried through slices; None if there is none.
         waited_s: from the last prompt to the changed picture, and how long its answer took to compute.
         on_change: called after anything changed.
     """
@@ -65,6 +67,7 @@ class Corrections:
         self.measured: tuple[MeasurementRow, ...] = ()
         self.extent_mm = 60.0
         self.saving = False
+        self.carrying: Carrying | None = None
         self.waited_s: tuple[float, float] = (0.0, 0.0)
         self.on_change: Callable[[], None] = lambda: None
         self._say, self._refiner, self._inline = say, refiner, inline
@@ -79,6 +82,8 @@ class Corrections:
     def poll(self) -> None:
         """Take in what the workers did; the window calls this many times a second."""
         self._adopt()
+        if self.carrying is not None and (told := self.carrying.tell()):
+            self._say(told)
         for worker in (self._quick, self._slow):
             if worker is not None:
                 worker.poll()

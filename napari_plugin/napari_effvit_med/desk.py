@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_effvit_med.carrying import Carrying, describe_carried
 from napari_effvit_med.correcting import Answer, Corrections
 from napari_effvit_med.doubt_map import invert
 from napari_effvit_med.layers import record_of
@@ -18,7 +19,7 @@ from napari_effvit_med.rows import DoubtRow, MeasurementRow, StructureRow, rows_
 from napari_effvit_med.tasks import Finished, Worker
 
 if TYPE_CHECKING:
-    from effvit_med.review import Doubt
+    from effvit_med.review import Doubt, SliceCarrier
 
 
 class ReviewDesk(Corrections):
@@ -60,6 +61,8 @@ class ReviewDesk(Corrections):
         """
         if self.opened is None:
             return
+        if self.carrying is not None:
+            self.carrying.stop.set()
         self._adopt(anyway=True)
         opened, self.opened = self.opened, None
         quick, slow = self._quick, self._slow
@@ -250,6 +253,56 @@ class ReviewDesk(Corrections):
         self.queue.remove(number)
         if self.doubts:
             self.jump(min(number, len(self.doubts) - 1))
+        self.on_change()
+
+    @property
+    def can_carry(self) -> bool:
+        """Whether what answers prompts can look for a structure in other slices."""
+        return self._carrier() is not None
+
+    def _carrier(self) -> SliceCarrier | None:
+        from effvit_med.review import SliceCarrier
+
+        refiner: object = self._refiner
+        return refiner if isinstance(refiner, SliceCarrier) else None
+
+    def carry(self) -> None:
+        """Carry the chosen structure from the slice that is shown through those beside it, or stop doing so."""
+        if self.opened is None or self.layer is None or self.current is None:
+            return
+        if self.carrying is not None:
+            self.carrying.stop.set()
+            return
+        carrier = self._carrier()
+        if carrier is None:
+            self._say(
+                "Only a network carries a structure through slices: choose it under Corrections in the preferences, "
+                "or give this structure a click in each slice.",
+                error=True,
+            )
+            return
+        opened, value, shown = self.opened, self.current, self._slider_axis()
+        index = opened.grid.to_index(self.layer.world_to_data(self.viewer.dims.point)[-3:])
+        axis = opened.grid.axes[shown]
+        place = axis, round(float(index[axis]))
+        way = self.carrying = Carrying()
+        self._say(f"Carrying {opened.session.table.by_value(value).name} through the slices; press C again to stop.")
+
+        def work() -> Any:
+            from effvit_med.review.answering import carry_structure
+
+            change, found = carry_structure(
+                opened.session, opened.volume, value, place, carrier, way.stop.is_set, way.note
+            )
+            opened.settled.note(change)
+            return found
+
+        def show(answer: Answer) -> None:
+            self.carrying = None
+            if self._took(answer) and isinstance(answer, Finished):
+                self._say(describe_carried(answer.value, opened.grid, shown))
+
+        self._put(work, show)
         self.on_change()
 
     def measure(self) -> None:

@@ -12,6 +12,7 @@ SHORTCUTS: tuple[tuple[str, str, str], ...] = (
     ("J", "previous_structure", "the structure before"),
     ("Q", "accept", "accept the structure and go on to the next"),
     ("Shift-Q", "reopen", "take back that it was accepted or rejected"),
+    ("C", "carry", "carry the structure from this slice through those beside it; again: stop"),
     ("D", "dismiss", "the place in doubt is right as it is"),
     ("U", "outline", "filled or as outlines"),
     ("H", "hide", "hide the labels while held"),

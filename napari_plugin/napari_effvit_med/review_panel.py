@@ -97,10 +97,8 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.help.setWordWrap(True)
         self.help.hide()
         self.help_button.toggled.connect(self.help.setVisible)
-        hint = QLabel("Shift+click: belongs to it. Ctrl+click: does not.")
-        hint.setWordWrap(True)
-        for part in (self.structures, hint):
-            column.addWidget(part)
+        column.addWidget(self.structures)
+        column.addLayout(self._make_hints())
         column.addLayout(row)
         self.doubt_check = QCheckBox("Show doubt on the scan")
         self.doubt_check.setToolTip("Where the network was unsure, as a glow over the picture")
@@ -120,6 +118,17 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.doubts.dismissed.connect(desk.dismiss)
         self.strip.slice_chosen.connect(desk.go_to_slice)
         return box
+
+    def _make_hints(self) -> QHBoxLayout:
+        hint = QLabel("Shift+click: belongs to it. Ctrl+click: does not.")
+        hint.setWordWrap(True)
+        self.carry_button = QPushButton("Carry")
+        self.carry_button.setToolTip("From this slice through those beside it, as far as the structure goes (C)")
+        self.carry_button.clicked.connect(self._desk.carry)
+        hints = QHBoxLayout()
+        hints.addWidget(hint, 1)
+        hints.addWidget(self.carry_button)
+        return hints
 
     def _make_finish(self) -> QGroupBox:
         box = QGroupBox("4  Finish")
@@ -174,6 +183,8 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
         self.redo_button.setEnabled(opened.session.can_redo)
         for button in (self.save_button, self.save_as_button):
             button.setEnabled(not desk.saving)
+        self.carry_button.setText("Stop" if desk.carrying else "Carry")
+        self.carry_button.setVisible(desk.can_carry)
         if desk.measured is not self._measured:
             self._measured = desk.measured
             self.measurements.set_rows(desk.measured)
@@ -234,6 +245,7 @@ class ReviewPanel(QWidget):  # type: ignore[misc]  # Qt has no types here
             "accept": lambda: self._with_current(desk.accept),
             "reopen": lambda: self._with_current(desk.reopen),
             "focus": lambda: self._with_current(desk.choose),
+            "carry": desk.carry,
             "dismiss": lambda: None if desk.doubt is None else desk.dismiss(desk.doubt),
             "outline": self._toggle_outline,
             "window": self.next_window_asked.emit,

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from effvit_med.errors import CancelledError, SettingsError
 from effvit_med.review import NetworkRefiner, ReviewSession, ScanRefiner
-from effvit_med.review.answering import answer_prompt
-from effvit_med.volume import Volume
+from effvit_med.review.answering import answer_prompt, carry_structure
+from effvit_med.volume import Geometry, Segmentation, Volume
 from effvit_med.volume.prompts import Prompt
 from tests.engine.prompting.parts import write_bundle
-from tests.review.scene import KIDNEY, LIVER, make_automatic
+from tests.engine.prompting.test_answering import Threshold
+from tests.review.scene import KIDNEY, LIVER, MADE, TABLE, make_automatic
 
 HERE = (1.0, 3.0, 4.0)
 
@@ -83,3 +85,85 @@ def test_features_of_a_scan_are_kept(session: ReviewSession, bundle: Path) -> No
     assert refiner._cache is cache
     answer_prompt(session, _scan(), _click(True), refiner)
     assert refiner._cache is not cache
+
+
+ROD = Geometry(np.diag([3.0, 1.0, 1.0, 1.0]), (12, 40, 40))
+
+
+@pytest.fixture(name="begun")
+def _begun(tmp_path: Path) -> Iterator[ReviewSession]:
+    """A review in which the liver was found in slice 5 alone, and a kidney crosses its way in slice 7."""
+    labels = np.zeros(ROD.shape, np.uint8)
+    labels[5, 10:30, 12:28] = LIVER
+    labels[7, 10:12] = KIDNEY
+    with ReviewSession.start(tmp_path / "begun", Segmentation(labels, ROD, TABLE, MADE), {}) as session:
+        yield session
+
+
+def _rod() -> Volume:
+    """A bright block from slice 2 to 9."""
+    values = np.zeros(ROD.shape, np.float32)
+    values[2:10, 10:30, 12:28] = 100
+    return Volume(values, ROD, "MR")
+
+
+def _seeing(bundle: Path) -> NetworkRefiner:
+    """With a network that is right where contrast is all."""
+    refiner = NetworkRefiner(bundle, "cpu")
+    refiner._speakers[2] = Threshold()  # type: ignore[assignment]
+    return refiner
+
+
+def test_a_structure_is_carried_through_slices_in_one_step(begun: ReviewSession, bundle: Path) -> None:
+    """To both ends of what the scan shows, around what is locked; one undo takes it back."""
+    begun.set_locked(KIDNEY, True)
+    before = begun.labels.copy()
+    change, found = carry_structure(begun, _rod(), LIVER, (0, 5), _seeing(bundle))
+    expected = _rod().array > 0
+    expected[7, 10:12] = False
+    np.testing.assert_array_equal(begun.labels == LIVER, expected)
+    assert sorted(found.answers) == [2, 3, 4, 6, 7, 8, 9]
+    assert {number for number, _ in found.ended.values()} == {1, 10}
+    assert len(change) == int((begun.labels != before).sum())
+    begun.undo()
+    np.testing.assert_array_equal(begun.labels, before)
+
+
+def test_a_slice_that_was_pointed_at_ends_the_way(begun: ReviewSession, bundle: Path) -> None:
+    """What a reader has said of a slice is not written over."""
+    refiner = _seeing(bundle)
+    answer_prompt(begun, _rod(), Prompt("point", LIVER, True, ((8.0, 20.0, 20.0),)), refiner)
+    _, found = carry_structure(begun, _rod(), LIVER, (0, 5), refiner)
+    assert sorted(found.answers) == [2, 3, 4, 6, 7]
+    assert found.ended[1] == (8, "it has prompts of its own")
+
+
+@pytest.mark.parametrize(
+    ("number", "locked", "message"), [(4, False, "no voxel in slice 4"), (5, True, "liver is locked")]
+)
+def test_what_cannot_be_carried_is_said(
+    begun: ReviewSession, bundle: Path, number: int, locked: bool, message: str
+) -> None:
+    """And changes nothing."""
+    begun.set_locked(LIVER, locked)
+    before = begun.labels.copy()
+    with pytest.raises(SettingsError, match=message):
+        carry_structure(begun, _rod(), LIVER, (0, number), _seeing(bundle))
+    np.testing.assert_array_equal(begun.labels, before)
+
+
+def test_carrying_can_be_stopped(begun: ReviewSession, bundle: Path) -> None:
+    """After two slices; then nothing has changed."""
+    before, told = begun.labels.copy(), []
+    with pytest.raises(CancelledError):
+        carry_structure(
+            begun,
+            _rod(),
+            LIVER,
+            (0, 5),
+            _seeing(bundle),
+            lambda: len(told) == 2,
+            lambda phase, done, total: told.append((phase, done, total)),
+        )
+    assert told == [("slices", 1, 11), ("slices", 2, 11)]
+    np.testing.assert_array_equal(begun.labels, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -80,6 +80,7 @@ def carry(
     flat: int,
     rule: StopRule | None = None,
     cancelled: Cancelled | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Carried:
     """Look for an object in the neighbours of a slice, in both directions.
 
@@ -94,6 +95,7 @@ def carry(
         flat: the axis across which it lies.
         rule: when to stop.
         cancelled: asked before each slice.
+        progress: told ``slices``, how many are done, and how many there could be.
 
     Raises:
         CancelledError: if ``cancelled`` said so; nothing was changed.
@@ -125,6 +127,8 @@ def carry(
             if why:
                 break
             answers[number], now = answer, following
+            if progress:
+                progress("slices", len(answers), shape[flat] - 1)
         ended[direction] = number, why or "as far as was asked"
     return Carried(answers, ended)
 

@@ -223,7 +223,8 @@ class PromptSession:
         """Answer the prompts that wait, in order; `labels` has the result, without the cost of a `Segmentation`.
 
         Args:
-            progress: told ``prompts``, how many are answered, and how many there were to answer.
+            progress: told ``prompts``, how many are answered, and how many there were to answer; while a structure is
+                carried also ``slices``, how many are done, and how many there could be.
 
         Raises:
             CancelledError: if `cancel` was called meanwhile; what was answered before stands.
@@ -234,7 +235,7 @@ class PromptSession:
             for number, done in enumerate(waiting):
                 if progress:
                     progress("prompts", number, len(waiting))
-                self._answer(done)
+                self._answer(done, progress)
             if progress and waiting:
                 progress("prompts", len(waiting), len(waiting))
 
@@ -250,7 +251,7 @@ class PromptSession:
         self.answer(progress)
         return self._result()
 
-    def _answer(self, done: Done) -> None:
+    def _answer(self, done: Done, progress: Progress | None) -> None:
         began, cpu = time.perf_counter(), time.process_time()
         event = done.event
         value = event.prompt.value if event.prompt else int(event.value or 0)
@@ -268,7 +269,7 @@ class PromptSession:
             rule = StopRule(**{name: event.detail[name] for name in StopRule().to_dict()})
             prompts = self._prompts(value, until=done)
             start = event.detail["start"]
-            found = carry(self._answerer(prompts), before, prompts, start, self.axis, rule, cancelled)
+            found = carry(self._answerer(prompts), before, prompts, start, self.axis, rule, cancelled, progress)
             answers, view = list(found.answers.values()), None
             detail = {"slices": len(answers), "ended": {str(way): list(end) for way, end in found.ended.items()}}
         nothing = np.zeros(0, np.int64), np.zeros(0, self._labels.dtype)
@@ -372,7 +373,7 @@ class PromptSession:
                 self.undo()
             else:
                 self.redo()
-            self.answer()
+            self.answer(progress if event.kind == "carry" else None)
             if progress:
                 progress("events", number + 1, len(events))
         return self._result()
