@@ -4,7 +4,8 @@ Run from the repository's root: ``python -m benchmarks.clicks --data ../shared/d
 20 --objects 3``, ``--set nuclei``, ``--clicks 10``, ``--sam efficientvit_sam_l0.pt``). The reader always clicks into
 the middle of the largest error (`effvit_med.training.simulated_user.EXACT`); a box is the object's own in the slice
 where it is largest, a scribble a line through its middle. Then a mask that an automatic result could have been, with
-bites or leaks and a Dice below 0.85, is corrected by clicks in the same way. Beside the network stand the plugin's
+bites or leaks and a Dice below 0.85, is corrected by clicks in the same way. In volumes a network for slices answers in
+the slice of the click and is carried through the others from there. Beside the network stand the plugin's
 refiner that looks at the image alone and, on pictures, a random walker. Every object of every method is kept in
 ``results/clicks.json`` as it ends; a later call does what is missing.
 """
@@ -16,6 +17,7 @@ import statistics
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import isnan, nan
 from pathlib import Path
@@ -45,6 +47,9 @@ MENDED = 0.95
 SPOILED = (0.4, 0.85)
 """Between which Dice a mask lies that is to be corrected."""
 
+CARRIED = ", carried through slices"
+"""Of a network's name where its answer in a slice is taken on to the others; tried on volumes alone."""
+
 Mask = npt.NDArray[np.bool_]
 Answer = Callable[[Target, Mask, Sequence[Prompt]], Mask]
 """Called as answer(target, mask so far, prompts); gives the mask after the newest prompt."""
@@ -55,6 +60,20 @@ def answer_by_network(refiner: NetworkRefiner, target: Target, now: Mask, prompt
     mask, box = refiner.refine_scan(target.volume, now.astype(np.uint8), prompts)
     after = now.copy()
     after[box] = mask
+    return after
+
+
+def answer_by_carrying(refiner: NetworkRefiner, target: Target, now: Mask, prompts: Sequence[Prompt]) -> Mask:
+    """The mask after the newest prompt, answered in its slice and carried from there to its ends."""
+    after = answer_by_network(refiner, target, now, prompts)
+    axis = target.volume.geometry.slice_axis
+    number = round(prompts[-1].index[0][axis])
+    before = (slice(None),) * axis
+    start = after[(*before, slice(number, number + 1))]
+    if start.any():
+        for other, answer in refiner.carry_scan(target.volume, start, prompts, (axis, number)).answers.items():
+            after[(*before, other)] = False
+            after[answer.box] = answer.mask
     return after
 
 
@@ -220,6 +239,9 @@ def list_methods(options: argparse.Namespace) -> dict[str, Callable[[], Answer]]
         model = read_prompt_model(options.bundle)
         name = options.label or name_method(model)
         found[name] = lambda: partial(answer_by_network, NetworkRefiner(model, "cpu"))
+        if model.slices is not None:
+            sliced = replace(model, blocks=None)
+            found[name + CARRIED] = lambda: partial(answer_by_carrying, NetworkRefiner(sliced, "cpu"))
     if options.sam:
         sam = read_prompt_model(options.sam)
         found[name_method(sam)] = lambda: partial(answer_by_network, NetworkRefiner(sam, "cpu"))
@@ -269,7 +291,7 @@ def main() -> None:
             answer = make()
             rows = []
             for target in tqdm(missing, desc=f"{chosen.name}, {method}", disable=None):
-                if method in flat_only and not target.is_flat:
+                if (method in flat_only and not target.is_flat) or (method.endswith(CARRIED) and target.is_flat):
                     continue
                 row = try_target(target, answer, options.clicks)
                 rows.append({"method": method, "set": chosen.name, "name": target.name, "flat": target.is_flat, **row})

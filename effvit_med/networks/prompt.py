@@ -29,6 +29,9 @@ lassos that add, -1 inside of those that take away; and the mask so far, 0 to 1.
 
 HEAD_DIM = 16
 
+JUDGED = 4
+"""Numbers that a proposal is judged by beside features: see `describe_proposals`."""
+
 
 @dataclass
 class _Maps:
@@ -45,15 +48,24 @@ class _Maps:
 class PromptNetwork(nn.Module):
     """What belongs to the object that the prompts mean, as one logit a voxel.
 
+    A click may mean a nucleus, the cell or the tissue, and a mask between all of them is none. So a network may have
+    several proposals, and a judge that says how good each is; `decode` gives the best.
+
     Args:
         preset: the numbers.
         style: what all blocks share.
         in_channels: channels of the image; of a slab as many as it has slices.
+        proposals: how many masks are proposed.
 
     Attributes:
         preset_name: the name it is built by.
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
+        proposals: how many masks are proposed.
+
+    Source:
+        Several masks for one prompt, and a prediction of how good they are: Kirillov et al., Segment Anything (arXiv
+        2304.02643), section 3. The judge, which looks at each proposal, is our own.
 
     Examples:
         >>> import torch
@@ -65,11 +77,12 @@ class PromptNetwork(nn.Module):
         (1, 1, 40, 33)
     """
 
-    def __init__(self, preset: PromptPreset, style: BlockStyle, in_channels: int) -> None:
+    def __init__(self, preset: PromptPreset, style: BlockStyle, in_channels: int, proposals: int = 1) -> None:
         super().__init__()
         self.preset_name = preset.name
         self.spatial_dims = style.layers.spatial_dims
         self.in_channels = in_channels
+        self.proposals = proposals
         self.encoder = EfficientVit(preset.image, style, in_channels)
         self.pointer = EfficientVit(preset.prompts, style, len(PROMPT_CHANNELS))
         point = ConvKind(style.point, style.point, activation=False)
@@ -91,7 +104,11 @@ class PromptNetwork(nn.Module):
             for width, blocks, kind in zip(preset.widths, preset.meeting, preset.kinds, strict=True)
         )
         maps = _Maps(len(PROMPT_CHANNELS), preset.widths, self.encoder.strides)
-        self.decoder = HighResolutionDecoder(style, maps, 1, preset.decoder)
+        self.decoder = HighResolutionDecoder(style, maps, proposals, preset.decoder)
+        self.judge: nn.Module | None = None
+        if proposals > 1:
+            seen = 2 * preset.widths[-1] + JUDGED + proposals
+            self.judge = nn.Sequential(nn.Linear(seen, 64), nn.ReLU(), nn.Linear(64, 1))
         self.to(memory_format=style.layers.memory_format)  # type: ignore[call-overload]
 
     def encode(self, image: Float[Tensor, "batch in_channels *space"]) -> list[Tensor]:
@@ -110,11 +127,28 @@ class PromptNetwork(nn.Module):
     def decode(
         self, features: list[Tensor], prompts: Float[Tensor, "batch prompt_channels *space"]
     ) -> Float[Tensor, "batch 1 *space"]:
-        """The logits, above 0 inside.
+        """The logits of the best proposal, above 0 inside.
 
         Args:
             features: what `encode` gave for the image.
             prompts: the maps of `PROMPT_CHANNELS`, of the image's size.
+
+        Raises:
+            SettingsError: if the maps have not these channels.
+        """
+        return choose_best(*self.propose(features, prompts))
+
+    def propose(
+        self, features: list[Tensor], prompts: Float[Tensor, "batch prompt_channels *space"]
+    ) -> tuple[Float[Tensor, "batch proposals *space"], Float[Tensor, "batch proposals"]]:
+        """All proposals, and how good each is judged to be.
+
+        Args:
+            features: what `encode` gave for the image.
+            prompts: the maps of `PROMPT_CHANNELS`, of the image's size.
+
+        Returns:
+            Logits, above 0 inside; and the logits of the Dice that each is expected to have, all 0 of a single one.
 
         Raises:
             SettingsError: if the maps have not these channels.
@@ -125,7 +159,12 @@ class PromptNetwork(nn.Module):
             blocks(add(widen(torch.cat([wish, compare(seen, prompts).to(wish.dtype)], dim=1)), seen))
             for blocks, widen, wish, seen in zip(self.meeting, self.widen, pointed, features, strict=True)
         ]
-        return self.decoder(prompts, met)
+        logits = self.decoder(prompts, met)
+        if self.judge is None:
+            return logits, logits.new_zeros(len(logits), 1)
+        with torch.autocast(logits.device.type, enabled=False):
+            seen = describe_proposals(logits.detach().float(), met[-1].float(), prompts.float())
+            return logits, self.judge(seen)[..., 0]
 
     def forward(
         self,
@@ -134,6 +173,56 @@ class PromptNetwork(nn.Module):
     ) -> Float[Tensor, "batch 1 *space"]:
         """`decode` of `encode`, which see."""
         return self.decode(self.encode(image), prompts)
+
+
+def choose_best(
+    logits: Float[Tensor, "batch proposals *space"], scores: Float[Tensor, "batch proposals"]
+) -> Float[Tensor, "batch 1 *space"]:
+    """The proposal of each sample that is judged to be the best.
+
+    Args:
+        logits: of all proposals.
+        scores: how good each is, whatever the scale.
+
+    Examples:
+        >>> choose_best(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[0.2, 0.9]])).tolist()
+        [[[3.0, 4.0]]]
+    """
+    best = scores.argmax(dim=1)
+    return logits[torch.arange(len(logits), device=logits.device), best][:, None]
+
+
+def describe_proposals(
+    logits: Float[Tensor, "batch proposals *space"],
+    deepest: Float[Tensor, "batch channels *coarse"],
+    prompts: Float[Tensor, "batch prompt_channels *space"],
+) -> Float[Tensor, "batch proposals described"]:
+    """What a proposal is judged by.
+
+    Args:
+        logits: of all proposals.
+        deepest: the deepest features of image and prompts.
+        prompts: the maps of `PROMPT_CHANNELS`.
+
+    Returns:
+        For each: the mean of the features within it and everywhere; the square root of its share of the image, how
+        much of what was said to belong and not to belong lies in it, and how sure it is; and which proposal it is.
+    """
+    batch, count = logits.shape[:2]
+    inside = logits.sigmoid()
+    pool = functional.adaptive_avg_pool2d if logits.ndim == 4 else functional.adaptive_avg_pool3d
+    weights = pool(inside, tuple(deepest.shape[2:])).flatten(2)  # type: ignore[arg-type]
+    flat = deepest.flatten(2)
+    within = torch.bmm(weights, flat.transpose(1, 2)) / (weights.sum(dim=2, keepdim=True) + 1e-3)
+    everywhere = flat.mean(dim=2)[:, None].expand(-1, count, -1)
+    said = prompts[:, :2].clamp(min=0).flatten(2)
+    covered = torch.bmm(inside.flatten(2), said.transpose(1, 2)) / (said.sum(dim=2)[:, None] + 1e-3)
+    taken = (logits > 0).float()
+    area = taken.flatten(2).mean(dim=2)
+    sure = (inside * taken).flatten(2).sum(dim=2) / (taken.flatten(2).sum(dim=2) + 1.0)
+    numbers = torch.stack([area.sqrt(), sure], dim=2)
+    which = torch.eye(count, device=logits.device).expand(batch, -1, -1)
+    return torch.cat([within, everywhere, numbers, covered, which], dim=2)
 
 
 def compare(
@@ -169,7 +258,11 @@ def compare(
 
 
 def build_prompt_network(
-    spatial_dims: int, in_channels: int = 1, preset: str = "prompt_small", norm: str = "instance"
+    spatial_dims: int,
+    in_channels: int = 1,
+    preset: str = "prompt_small",
+    norm: str = "instance",
+    proposals: int = 1,
 ) -> PromptNetwork:
     """A new promptable network with random weights.
 
@@ -178,6 +271,7 @@ def build_prompt_network(
         in_channels: channels of the image; of a slab as many as it has slices.
         preset: ``prompt_tiny`` or ``prompt_small``.
         norm: ``instance``, or ``batch`` for large batches.
+        proposals: how many masks are proposed, of which the best is the answer.
 
     Raises:
         SettingsError: if a name is unknown or a number impossible.
@@ -186,5 +280,7 @@ def build_prompt_network(
         raise refuse_unknown("preset", preset, PROMPT_NAMES)
     if in_channels < 1:
         raise SettingsError(f"in_channels is {in_channels}; give at least 1.")
+    if proposals < 1:
+        raise SettingsError(f"proposals is {proposals}; give at least 1.")
     style = style_of(spatial_dims, NetworkDetails(norm=norm), "prelu")
-    return PromptNetwork(PROMPT[preset, spatial_dims], style, in_channels)
+    return PromptNetwork(PROMPT[preset, spatial_dims], style, in_channels, proposals)

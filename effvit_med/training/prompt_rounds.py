@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effvit_med.errors import SettingsError
-from effvit_med.networks.prompt import PromptNetwork
+from effvit_med.networks.prompt import PromptNetwork, choose_best
 from effvit_med.training.simulated_user import EXACT, Habits, point_at
 from effvit_med.transforms.drawing import RADIUS_VOXELS, draw_prompts
 from effvit_med.volume.prompts import Prompt
+
+
+class Proposed(NamedTuple):
+    """What a network proposed after each prompt.
+
+    Attributes:
+        logits: (batch, rounds, proposals, *space), above 0 inside.
+        scores: (batch, rounds, proposals), logits of the Dice that each is expected to have.
+    """
+
+    logits: Tensor
+    scores: Tensor
 
 
 class PromptRounds(nn.Module):
@@ -66,11 +78,14 @@ class PromptRounds(nn.Module):
         """
         self._calls = epoch * 1_000_003
 
-    def forward(self, batch: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch rounds *space"]:
-        """The logits after each prompt.
+    def forward(self, batch: Float[Tensor, "batch channels *space"]) -> Proposed | Tensor:
+        """What is proposed after each prompt; the next one is about what was judged the best.
 
         Args:
             batch: the image's channels, then the object and the mask so far, 0 and 1.
+
+        Returns:
+            While validating the best alone, (batch, rounds, *space).
         """
         image, truth, before = batch[:, :-2], batch[:, -2], batch[:, -1]
         moods = [self.seed, self._calls] if self.training else [self.seed]
@@ -80,7 +95,7 @@ class PromptRounds(nn.Module):
         prompts: list[list[Prompt]] = [[] for _ in range(len(batch))]
         masks = (truth > 0.5).cpu().numpy()
         now = before
-        answers = []
+        answers, proposed, judged = [], [], []
         for number in range(self.rounds):
             seen = (now.detach() > 0.5).cpu().numpy()
             jobs = [
@@ -92,10 +107,15 @@ class PromptRounds(nn.Module):
                     mine.append(new)
             maps = [draw_maps(mine, tuple(truth.shape[1:])) for mine in prompts]
             drawn = torch.from_numpy(np.stack(maps)).to(image)
-            logits = self.network.decode(features, torch.cat([drawn, now[:, None]], dim=1))
-            answers.append(logits[:, 0])
-            now = logits[:, 0].detach().sigmoid()
-        return torch.stack(answers, dim=1)
+            logits, scores = self.network.propose(features, torch.cat([drawn, now[:, None]], dim=1))
+            best = choose_best(logits, scores)[:, 0]
+            now = best.detach().sigmoid()
+            answers.append(best)
+            proposed.append(logits)
+            judged.append(scores)
+        if not self.training:
+            return torch.stack(answers, dim=1)
+        return Proposed(torch.stack(proposed, dim=1), torch.stack(judged, dim=1))
 
     def _point(self, jobs: list[_Job]) -> list[Prompt | None]:
         """The next prompt of each sample."""
@@ -138,33 +158,59 @@ def draw_maps(prompts: Sequence[Prompt], shape: tuple[int, ...]) -> np.ndarray[A
 
 
 class RoundsLoss(nn.Module):
-    """Dice and cross-entropy of every round's answer.
+    """Dice and some cross-entropy of every round's answer; of several proposals that of the best.
+
+    The overlap decides: of a first click alone nobody knows how much is meant, and cross-entropy, where it counts as
+    much, is least for an answer that believes a little in everything and in nothing by more than half. The judge
+    learns which Dice each proposal has.
 
     Args:
         last: how many times the last round counts as much as the first; those between in proportion.
+        entropy: what cross-entropy counts beside Dice.
+        others: what the mean over all proposals counts beside the best, so that none is left behind.
     """
 
-    def __init__(self, last: float = 2.0) -> None:
+    def __init__(self, last: float = 2.0, entropy: float = 0.2, others: float = 0.1) -> None:
         super().__init__()
         self.last = last
+        self.entropy = entropy
+        self.others = others
         self.dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
 
-    def forward(
-        self, logits: Float[Tensor, "batch rounds *space"], truth: Float[Tensor, "batch 1 *space"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, proposed: Proposed, truth: Float[Tensor, "batch 1 *space"]) -> Float[Tensor, ""]:
         """The mean loss over the batch.
 
         Args:
-            logits: of `PromptRounds`.
+            proposed: of `PromptRounds`.
             truth: the object, 0 and 1.
         """
+        rounds, count = proposed.logits.shape[1:3]
+        logits = proposed.logits.flatten(1, 2)
         wanted = truth.expand_as(logits)
-        weights = torch.linspace(1.0, self.last, logits.shape[1], device=logits.device)
-        weights = weights / weights.sum()
         dice = self.dice(logits, wanted).flatten(2).mean(dim=2)
         entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").flatten(2).mean(dim=2)
-        loss: Tensor = ((dice + entropy) * weights).sum(dim=1).mean()
-        return loss
+        each = (dice + self.entropy * entropy).unflatten(1, (rounds, count))
+        loss = each
+        if count > 1:
+            judged = functional.mse_loss(proposed.scores.float().sigmoid(), find_overlap(proposed.logits, truth))
+            loss = (each.amin(dim=2) + self.others * each.mean(dim=2) + judged)[..., None] / (1 + self.others)
+        weights = torch.linspace(1.0, self.last, rounds, device=logits.device)
+        total: Tensor = (loss[..., 0] * weights / weights.sum()).sum(dim=1).mean()
+        return total
+
+
+def find_overlap(
+    logits: Float[Tensor, "batch rounds proposals *space"], truth: Float[Tensor, "batch 1 *space"]
+) -> Float[Tensor, "batch rounds proposals"]:
+    """Dice of each proposal with the object.
+
+    Args:
+        logits: of proposals, above 0 inside.
+        truth: the object, 0 and 1; not empty.
+    """
+    found = (logits.detach() > 0).flatten(3).float()
+    wanted = truth[:, :, None].flatten(3).float()
+    return 2 * (found * wanted).sum(dim=3) / (found.sum(dim=3) + wanted.sum(dim=3)).clamp(min=1)
 
 
 def prepare_rounds(

@@ -34,7 +34,7 @@ def draw_image(labels: Labels, rng: Rng) -> Field:
         ((32, 32), 'float32', True)
     """
     shape = labels.shape
-    outlined = rng.uniform() < 0.12
+    outlined = rng.uniform() < 0.18
     image = _paint(labels, rng, alike=outlined)
     if outlined or rng.uniform() < 0.25:
         image = _line_borders(image, labels, rng, alone=outlined)
@@ -146,8 +146,8 @@ def _add_noise(image: Field, rng: Rng) -> Field:
     if grain > 0.4:
         noise = np.asarray(ndimage.gaussian_filter(noise, grain), np.float32)
         noise /= max(float(noise.std()), 1e-6)
-    if rng.uniform() < 0.3:  # speckle
-        return np.asarray(image * (1 + strength * 1.5 * noise), np.float32)
+    if rng.uniform() < 0.3:  # speckle, which is strong by nature
+        return np.asarray(image * (1 + strength * rng.uniform(1.0, 3.0) * noise), np.float32)
     return np.asarray(image + strength * noise, np.float32)
 
 

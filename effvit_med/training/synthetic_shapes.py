@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 Shape = tuple[int, ...]
 Mask = npt.NDArray[np.bool_]
@@ -23,6 +24,9 @@ Field = npt.NDArray[np.float32]
 Rng = np.random.Generator
 
 MOST_LABELS = 24
+
+BODY_SHARE = 0.2
+"""How often everything but the background lies in one large organ, as in a head."""
 
 
 def draw_field(shape: Shape, detail: float, rng: Rng) -> Field:
@@ -65,15 +69,17 @@ def _interpolate(field: Field, axis: int, places: npt.NDArray[np.float64], few: 
     return np.asarray(sum(parts), np.float32)
 
 
-def draw_organ(shape: Shape, rng: Rng) -> Field:
+def draw_organ(shape: Shape, rng: Rng, *, large: bool | None = None) -> Field:
     """How deep a place lies in a random organ: above 0 inside, 1 at most; an ellipsoid with a bent border.
 
     Args:
         shape: of the grid.
         rng: what is drawn from.
+        large: whether it fills much of the image, as a head does, or a liver; drawn where None.
     """
     dims, size = len(shape), np.asarray(shape, np.float64)
-    large = rng.uniform() < 0.25  # a head, a liver: what fills much of the image
+    if large is None:
+        large = rng.uniform() < 0.25
     scale = (rng.uniform(0.2, 0.5) if large else np.exp(rng.uniform(np.log(0.04), np.log(0.45)))) * float(size.min())
     radii = np.maximum(1.5, scale * np.exp(rng.uniform(-0.5, 0.5, dims)))
     centre = rng.uniform(0.05, 0.95, dims) * size
@@ -162,7 +168,7 @@ def draw_parts(shape: Shape, count: int, rng: Rng) -> Labels:
 
 
 def draw_scene(shape: Shape, rng: Rng) -> Labels:
-    """A label map with a background of supervoxels and, over it, organs, organs in organs, tubes and sheets.
+    """A label map with a background of supervoxels and, over it, organs, organs in organs, tubes, sheets and cells.
 
     Args:
         shape: of the grid, two or three axes; sizes of at least 8.
@@ -178,18 +184,23 @@ def draw_scene(shape: Shape, rng: Rng) -> Labels:
     """
     labels = draw_parts(shape, int(rng.integers(1, 6)), rng)
     value = int(labels.max()) + 1
+    within = np.ones(shape, bool)
+    if rng.uniform() < BODY_SHARE:
+        within = draw_organ(shape, rng, large=True) > 0
+        labels[within] = value
+        value += 1
     for _ in range(int(rng.integers(1, 6))):
-        kind = rng.choice(4, p=[0.5, 0.2, 0.2, 0.1])
+        kind = rng.choice(5, p=[0.5, 0.18, 0.15, 0.07, 0.1])
         masks: Sequence[Mask] = _SHAPES[int(kind)](shape, rng)
         for mask in masks:
             if value < MOST_LABELS:
-                labels[mask] = value
+                labels[mask & within] = value
                 value += 1
     return labels
 
 
 def _organs(shape: Shape, rng: Rng) -> list[Mask]:
-    """An organ, and often what lies inside of it: a lumen, a core, a few spots."""
+    """An organ, and often what lies inside of it (a lumen, a core, a few spots) or a thin wall about it."""
     depth = draw_organ(shape, rng)
     masks = [depth > 0]
     kind = rng.uniform()
@@ -201,13 +212,37 @@ def _organs(shape: Shape, rng: Rng) -> list[Mask]:
         )
     elif kind < 0.55:
         masks.append((depth > 0) & draw_tube(shape, rng))
+    elif kind < 0.65:
+        inside = ndimage.distance_transform_edt(masks[0])
+        masks.append(inside > rng.uniform(1.5, max(2.0, 0.05 * min(shape))))
     return masks
 
 
 def _cells(shape: Shape, rng: Rng) -> list[Mask]:
-    """Many small things of a kind."""
+    """Many small things of a kind, bare or each within a wall."""
     spots = draw_field(shape, max(3.0, min(shape) * rng.uniform(0.03, 0.12)), rng)
-    return [spots > rng.uniform(0.8, 1.6)]
+    border = rng.uniform(0.8, 1.6)
+    walled = rng.uniform() < 0.4
+    return [spots > border, spots > border + rng.uniform(0.3, 0.9)] if walled else [spots > border]
+
+
+def draw_packed(shape: Shape, rng: Rng) -> list[Mask]:
+    """Cells that fill a region side by side, with a wall between any two: what holds them, then their insides.
+
+    Args:
+        shape: of the grid.
+        rng: what is drawn from.
+    """
+    dims, size = len(shape), np.asarray(shape, np.float64)
+    width = float(np.exp(rng.uniform(np.log(6.0), np.log(max(8.0, 0.3 * size.min())))))
+    count = int(np.clip(size.prod() / width**dims, 4, 400))
+    places = rng.uniform(-0.05, 1.05, (count, dims)) * size
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"), -1)
+    grid += 0.15 * width * np.stack([draw_field(shape, width, rng) for _ in range(dims)], -1)
+    away = cKDTree(places).query(grid.reshape(-1, dims), 2)[0].reshape(*shape, 2)
+    wall = rng.uniform(1.2, max(1.6, 0.3 * width))
+    whole = draw_organ(shape, rng) > 0 if rng.uniform() < 0.5 else np.ones(shape, bool)
+    return [whole, whole & (away[..., 1] - away[..., 0] > wall)]
 
 
 _SHAPES: tuple[Callable[[Shape, Rng], list[Mask]], ...] = (
@@ -215,4 +250,5 @@ _SHAPES: tuple[Callable[[Shape, Rng], list[Mask]], ...] = (
     lambda shape, rng: [draw_tube(shape, rng)],
     _cells,
     lambda shape, rng: [draw_sheet(shape, rng)],
+    draw_packed,
 )

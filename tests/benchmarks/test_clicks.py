@@ -10,10 +10,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.click_sets import CLICK_SETS, ClickSet, Target, list_learnt, list_targets
-from benchmarks.clicks import count_clicks, list_flat, spoil_target, to_markdown, try_target
+from benchmarks.clicks import answer_by_carrying, count_clicks, list_flat, spoil_target, to_markdown, try_target
+from effvit_med.review import NetworkRefiner
 from effvit_med.transforms.drawing import draw_prompts
 from effvit_med.volume import Geometry, Volume
 from effvit_med.volume.prompts import Prompt
+from tests.engine.prompting.parts import click, write_bundle
+from tests.engine.prompting.test_answering import Threshold
 
 
 def _target() -> Target:
@@ -121,3 +124,16 @@ def test_nothing_of_a_tried_patient_is_learnt_from(tmp_path: Path) -> None:
     chosen = ClickSet("eyes", "eye*.png", "{folder}/{stem}.png", 2, patient=r".*/eye\d+")
     learnt = [path.stem for path in list_learnt(chosen, tmp_path, 2)]
     assert learnt == ["eye2L", "eye2R", "eye3L", "eye3R"]
+
+
+def test_an_answer_in_a_slice_is_carried_through_the_volume(tmp_path: Path) -> None:
+    """One click finds a block in all its slices, whatever was thought of them before."""
+    values = np.zeros((12, 40, 40), np.float32)
+    values[3:9, 10:30, 12:28] = 100
+    target = Target("a set", "a block", Volume(values, Geometry(np.diag([3.0, 1, 1, 1]), values.shape)), values > 0)
+    refiner = NetworkRefiner(write_bundle(tmp_path / "made"), "cpu")
+    refiner._speakers[2] = Threshold()  # type: ignore[assignment]
+    now = np.zeros(values.shape, bool)
+    now[4, 11:30, 12:28] = True
+    found = answer_by_carrying(refiner, target, now, [click(20, 20, number=6)])
+    np.testing.assert_array_equal(found, values > 0)

@@ -7,7 +7,7 @@ import torch
 
 from effvit_med.errors import SettingsError
 from effvit_med.networks.presets.prompt import PROMPT_NAMES
-from effvit_med.networks.prompt import PROMPT_CHANNELS, build_prompt_network, compare
+from effvit_med.networks.prompt import PROMPT_CHANNELS, build_prompt_network, compare, describe_proposals
 
 
 @pytest.mark.parametrize("preset", PROMPT_NAMES)
@@ -74,3 +74,37 @@ def test_wrong_numbers_are_refused() -> None:
         build_prompt_network(2, 0)
     with pytest.raises(SettingsError, match="channels"):
         build_prompt_network(2, preset="prompt_tiny")(torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 8, 8))
+
+
+def test_the_proposal_judged_best_is_the_answer() -> None:
+    """Sample by sample."""
+    torch.manual_seed(0)
+    network = build_prompt_network(2, preset="prompt_tiny", proposals=3).eval()
+    image, prompts = torch.randn(4, 1, 32, 32), torch.zeros(4, 4, 32, 32)
+    for sample in range(4):
+        prompts[sample, 0, 4 + 6 * sample, 10] = 1
+    with torch.inference_mode():
+        features = network.encode(image)
+        logits, scores = network.propose(features, prompts)
+        answer = network.decode(features, prompts)
+    assert logits.shape == (4, 3, 32, 32)
+    for sample in range(4):
+        assert torch.equal(answer[sample, 0], logits[sample, int(scores[sample].argmax())])
+
+
+@pytest.mark.parametrize("space", [(24, 20), (8, 16, 12)])
+def test_a_proposal_is_judged_by_what_lies_in_it(space: tuple[int, ...]) -> None:
+    """Its size, what was said within it, and the features there."""
+    logits = torch.full((1, 2, *space), -20.0)
+    logits[:, 0, : space[0] // 2] = 20
+    deepest = torch.zeros(1, 3, *(size // 4 for size in space))
+    deepest[:, 1, : space[0] // 8] = 1
+    prompts = torch.zeros(1, 4, *space)
+    prompts[:, 0, 1], prompts[:, 1, -1] = 1, 1
+    found = describe_proposals(logits, deepest, prompts)
+    assert found.shape == (1, 2, 2 * 3 + 4 + 2)
+    within, (area, sure, added, removed) = found[0, 0, :3], found[0, 0, 6:10]
+    torch.testing.assert_close(within, torch.tensor([0.0, 1.0, 0.0]), atol=1e-2, rtol=0)
+    assert area**2 == pytest.approx(0.5)
+    assert (sure > 0.98, added > 0.98, removed < 0.02) == (True, True, True)
+    assert found[0, 1, 6] == 0

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from effvit_med.training.synthetic_images import draw_image
-from effvit_med.training.synthetic_shapes import MOST_LABELS, draw_field, draw_organ, draw_scene, draw_tube
+from effvit_med.training.synthetic_shapes import (
+    MOST_LABELS,
+    draw_field,
+    draw_organ,
+    draw_packed,
+    draw_scene,
+    draw_tube,
+)
 
 SHAPES = [(40, 33), (64, 64), (9, 24, 17)]
 seeds = st.integers(0, 10_000)
@@ -56,3 +63,21 @@ def test_an_organ_is_deepest_inside() -> None:
     """Above 0 inside, below outside, never above what a bent border can give."""
     depth = draw_organ((64, 64), np.random.default_rng(2))
     assert depth.max() > 0 > depth.min()
+
+
+@given(seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_packed_cells_lie_in_what_holds_them(seed: int) -> None:
+    """Several of them, each for itself."""
+    whole, insides = draw_packed((96, 96), np.random.default_rng(seed))
+    assert not (insides & ~whole).any()
+    assert ndimage.label(insides)[1] >= 2 or whole.sum() < 2000
+
+
+def test_a_large_organ_is_large() -> None:
+    """Larger than one of any size mostly is."""
+    sizes = [
+        np.median([(draw_organ((64, 64), np.random.default_rng(seed), large=large) > 0).mean() for seed in range(40)])
+        for large in (True, None)
+    ]
+    assert sizes[0] > 2 * sizes[1]

@@ -33,6 +33,7 @@ class NetworkPart(BaseModel):
     preset: Annotated[str, Field(description="of effvit_med.networks.prompt.build_prompt_network")] = "prompt_small"
     in_channels: Annotated[int, Field(ge=1, description="of a slab as many as it has slices")] = 1
     norm: str = "batch"
+    proposals: Annotated[int, Field(ge=1, description="masks that it proposes, of which the best is the answer")] = 1
 
 
 class PromptFile(BaseModel):
@@ -98,7 +99,7 @@ class PromptModel:
             sam = create_sam(self.sam)
             load_published(sam, path)
             return SamSpeaker(sam.eval().to(device), device)
-        network = build_prompt_network(spatial_dims, part.in_channels, part.preset, part.norm)
+        network = build_prompt_network(spatial_dims, part.in_channels, part.preset, part.norm, part.proposals)
         load_weights(network, path)
         folded: PromptNetwork = fold_batchnorm(network.eval())
         return MapSpeaker(folded.to(device), device)
