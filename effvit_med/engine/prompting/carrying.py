@@ -17,6 +17,7 @@ from effvit_med.engine.prompting.views import Box
 from effvit_med.volume.prompts import Prompt
 
 Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,15 @@ class StopRule:
     Attributes:
         overlap: Dice with the slice before, below which the answer is another object.
         growth: how many times larger or smaller than in the slice before an object may be.
+        grey: how far the mean value inside may be from that in the slice before, in standard deviations of the values
+            there; a mask that goes on where nothing is to be seen any more ends by it.
         least: fewest voxels of an object in a slice.
         slices: how many slices in one direction at most.
     """
 
     overlap: float = 0.5
     growth: float = 2.0
+    grey: float = 2.0
     least: int = 6
     slices: int = 512
 
@@ -53,6 +57,27 @@ class StopRule:
             return f"it would have {sizes[1]} voxels after {sizes[0]}"
         dice = 2 * int((before & now).sum()) / max(1, sum(sizes))
         return f"it would overlap the slice before by a Dice of {dice:.2f} only" if dice < self.overlap else ""
+
+    def why_unlike(self, before: Values, now: Values, spread: float) -> str:
+        """Why what is inside is not what was inside in the slice before; empty if it could be.
+
+        Args:
+            before: values of the voxels of the object in the slice before.
+            now: in this slice.
+            spread: standard deviation of all values of the slice; a tenth of it is always allowed.
+
+        Examples:
+            >>> StopRule().why_unlike(np.array([99.0, 101.0]), np.array([1.0, 2.0]), 40.0)
+            'its mean value would be 1.5 after 100'
+            >>> StopRule().why_unlike(np.array([99.0, 101.0]), np.array([96.0, 97.0]), 40.0)
+            ''
+        """
+        if not before.size or not now.size:
+            return ""
+        means = float(before.mean()), float(now.mean())
+        if abs(means[1] - means[0]) <= self.grey * max(float(before.std()), 0.1 * spread):
+            return ""
+        return f"its mean value would be {means[1]:.3g} after {means[0]:.3g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -123,7 +148,8 @@ def carry(
             answer = answerer.answer([point], partial(_cut_slice, now, flat), flat, cancelled, keep=False)
             following = now.copy()
             following[_in_slice(answer.box, flat)] = answer.mask
-            why = rule.why_stop(now, following)
+            here, there = (answerer.array[_slice_box(each, flat, shape)] for each in (number, number - direction))
+            why = rule.why_stop(now, following) or rule.why_unlike(there[now], here[following], float(here.std()))
             if why:
                 break
             answers[number], now = answer, following

@@ -117,6 +117,22 @@ def test_an_object_is_carried_to_its_ends() -> None:
     assert "overlap" in carried.ended[1][1] or "voxels after" in carried.ended[1][1]
 
 
+def test_a_mask_that_goes_on_over_nothing_is_ended() -> None:
+    """A network that says the same in every slice is believed no further than the image looks alike."""
+
+    class Stubborn(Threshold):
+        def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> np.ndarray:
+            return np.where(before > 0.5, 5.0, -5.0).astype(np.float32).reshape(shape)
+
+    image = np.random.default_rng(0).normal(0, 3, (20, 40, 40)).astype(np.float32)
+    image[4:15, 10:30, 10:30] += 60 + np.arange(11)[:, None, None]  # a little brighter from slice to slice
+    first = np.zeros(image.shape, bool)
+    first[9, 10:30, 10:30] = True
+    carried = carry(Answerer(image, Stubborn()), lambda box: first[box], [click(20, 20, number=9)], 9, 0)
+    assert sorted(carried.answers) == [number for number in range(4, 15) if number != 9]
+    assert all("its mean value would be" in why for _, why in carried.ended.values())
+
+
 def test_a_slice_with_prompts_of_its_own_is_left_alone() -> None:
     """The way ends there, whatever the image shows."""
     image = np.zeros((9, 40, 40), np.float32)
