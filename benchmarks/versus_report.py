@@ -162,9 +162,9 @@ def _judge(points: Sequence[Point]) -> list[str]:
     if even:
         pairs = ", ".join(f"{peer.model} (than {ours.model})" for peer, ours, _ in even)
         lines += [f"Faster, and neither better nor worse beyond the interval: {pairs}."]
-    groups = min(len(point.scores) for point in points)
+    groups = min(len(point.scores) for point in points if point.is_ours)
     if groups < 6:
-        lines += [f"There are {groups} patients: such intervals say little."]
+        lines += [f"Patients tested: {groups}. So few say little, and neither do such intervals."]
     return lines
 
 
