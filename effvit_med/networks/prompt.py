@@ -107,8 +107,8 @@ class PromptNetwork(nn.Module):
         self.decoder = HighResolutionDecoder(style, maps, proposals, preset.decoder)
         self.judge: nn.Module | None = None
         if proposals > 1:
-            seen = 2 * preset.widths[-1] + JUDGED + proposals
-            self.judge = nn.Sequential(nn.Linear(seen, 64), nn.ReLU(), nn.Linear(64, 1))
+            seen = 2 * preset.widths[-1] + 4 * preset.widths[0] + JUDGED + proposals
+            self.judge = nn.Sequential(nn.Linear(seen, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
         self.to(memory_format=style.layers.memory_format)  # type: ignore[call-overload]
 
     def encode(self, image: Float[Tensor, "batch in_channels *space"]) -> list[Tensor]:
@@ -163,7 +163,7 @@ class PromptNetwork(nn.Module):
         if self.judge is None:
             return logits, logits.new_zeros(len(logits), 1)
         with torch.autocast(logits.device.type, enabled=False):
-            seen = describe_proposals(logits.detach().float(), met[-1].float(), prompts.float())
+            seen = describe_proposals(logits.detach().float(), met[0].float(), met[-1].float(), prompts.float())
             return logits, self.judge(seen)[..., 0]
 
     def forward(
@@ -194,6 +194,7 @@ def choose_best(
 
 def describe_proposals(
     logits: Float[Tensor, "batch proposals *space"],
+    finest: Float[Tensor, "batch fine_channels *fine"],
     deepest: Float[Tensor, "batch channels *coarse"],
     prompts: Float[Tensor, "batch prompt_channels *space"],
 ) -> Float[Tensor, "batch proposals described"]:
@@ -201,20 +202,26 @@ def describe_proposals(
 
     Args:
         logits: of all proposals.
-        deepest: the deepest features of image and prompts.
+        finest: the finest features of image and prompts.
+        deepest: the deepest ones.
         prompts: the maps of `PROMPT_CHANNELS`.
 
     Returns:
-        For each: the mean of the features within it and everywhere; the square root of its share of the image, how
-        much of what was said to belong and not to belong lies in it, and how sure it is; and which proposal it is.
+        For each: the mean of the deepest features within it and everywhere; the mean of the finest ones within it and
+        right outside, how they change from right inside to right outside, and how they spread within; the square root
+        of its share of the image, how sure it is, how much of what was said to belong and not to belong lies in it; and
+        which proposal it is.
     """
     batch, count = logits.shape[:2]
     inside = logits.sigmoid()
-    pool = functional.adaptive_avg_pool2d if logits.ndim == 4 else functional.adaptive_avg_pool3d
-    weights = pool(inside, tuple(deepest.shape[2:])).flatten(2)  # type: ignore[arg-type]
-    flat = deepest.flatten(2)
-    within = torch.bmm(weights, flat.transpose(1, 2)) / (weights.sum(dim=2, keepdim=True) + 1e-3)
-    everywhere = flat.mean(dim=2)[:, None].expand(-1, count, -1)
+    within = _average(deepest, [_pool_to(inside, deepest)])[0]
+    everywhere = deepest.flatten(2).mean(dim=2)[:, None].expand(-1, count, -1)
+    here = _pool_to(inside, finest)
+    grow = functional.max_pool2d if logits.ndim == 4 else functional.max_pool3d
+    outer = grow(here, 5, stride=1, padding=2) - here
+    inner = here + grow(-here, 5, stride=1, padding=2)
+    mean, out, edge, squares = _average(finest, [here, outer, inner]) + _average(finest.square(), [here])
+    spread = (squares - mean.square()).clamp(min=0).sqrt()
     said = prompts[:, :2].clamp(min=0).flatten(2)
     covered = torch.bmm(inside.flatten(2), said.transpose(1, 2)) / (said.sum(dim=2)[:, None] + 1e-3)
     taken = (logits > 0).float()
@@ -222,7 +229,18 @@ def describe_proposals(
     sure = (inside * taken).flatten(2).sum(dim=2) / (taken.flatten(2).sum(dim=2) + 1.0)
     numbers = torch.stack([area.sqrt(), sure], dim=2)
     which = torch.eye(count, device=logits.device).expand(batch, -1, -1)
-    return torch.cat([within, everywhere, numbers, covered, which], dim=2)
+    return torch.cat([within, everywhere, mean, out, edge - out, spread, numbers, covered, which], dim=2)
+
+
+def _pool_to(maps: Tensor, like: Tensor) -> Tensor:
+    pool = functional.adaptive_avg_pool2d if maps.ndim == 4 else functional.adaptive_avg_pool3d
+    return pool(maps, tuple(like.shape[2:]))  # type: ignore[arg-type]
+
+
+def _average(features: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """The means of features over each of some maps of weights, (batch, proposals, channels) each."""
+    flat = features.flatten(2).transpose(1, 2)
+    return [torch.bmm(each.flatten(2), flat) / (each.flatten(2).sum(dim=2, keepdim=True) + 1e-3) for each in weights]
 
 
 def compare(

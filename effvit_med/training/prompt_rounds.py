@@ -192,7 +192,9 @@ class RoundsLoss(nn.Module):
         each = (dice + self.entropy * entropy).unflatten(1, (rounds, count))
         loss = each
         if count > 1:
-            judged = functional.mse_loss(proposed.scores.float().sigmoid(), find_overlap(proposed.logits, truth))
+            found = find_overlap(proposed.logits, truth)
+            judged = functional.binary_cross_entropy_with_logits(proposed.scores.float(), found)
+            judged = judged - (torch.special.entr(found) + torch.special.entr(1 - found)).mean()  # 0 for a right one
             loss = (each.amin(dim=2) + self.others * each.mean(dim=2) + judged)[..., None] / (1 + self.others)
         weights = torch.linspace(1.0, self.last, rounds, device=logits.device)
         total: Tensor = (loss[..., 0] * weights / weights.sum()).sum(dim=1).mean()

@@ -20,7 +20,7 @@ from effvit_med.training.synthetic_shapes import Rng, draw_field, draw_scene
 
 Mask = npt.NDArray[np.bool_]
 
-LEAST_VOXELS = 16
+LEAST_VOXELS = 6
 
 PIECE_SHARE = 0.85
 """How often any other object is one connected piece, as somebody means who points at a place. Where half of the objects

@@ -101,10 +101,13 @@ def test_a_proposal_is_judged_by_what_lies_in_it(space: tuple[int, ...]) -> None
     deepest[:, 1, : space[0] // 8] = 1
     prompts = torch.zeros(1, 4, *space)
     prompts[:, 0, 1], prompts[:, 1, -1] = 1, 1
-    found = describe_proposals(logits, deepest, prompts)
-    assert found.shape == (1, 2, 2 * 3 + 4 + 2)
-    within, (area, sure, added, removed) = found[0, 0, :3], found[0, 0, 6:10]
+    finest = torch.zeros(1, 1, *(size // 2 for size in space))
+    finest[:, :, : space[0] // 4] = 2
+    found = describe_proposals(logits, finest, deepest, prompts)
+    assert found.shape == (1, 2, 2 * 3 + 4 * 1 + 4 + 2)
+    within, fine, (area, sure, added, removed) = found[0, 0, :3], found[0, 0, 6:10], found[0, 0, 10:14]
     torch.testing.assert_close(within, torch.tensor([0.0, 1.0, 0.0]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(fine, torch.tensor([2.0, 0.0, 2.0, 0.0]), atol=0.05, rtol=0)
     assert area**2 == pytest.approx(0.5)
     assert (sure > 0.98, added > 0.98, removed < 0.02) == (True, True, True)
-    assert found[0, 1, 6] == 0
+    assert found[0, 1, 10] == 0

@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 
+from effvit_med.engine.prompting.framing import (
+    Extent,
+    choose_known,
+    come_nearer,
+    find_extent,
+    list_scales,
+    make_room,
+    shows_all,
+)
 from effvit_med.engine.prompting.merging import Before, Mask, Values, merge_answer, spread_answer
 from effvit_med.engine.prompting.speaking import Speaker
 from effvit_med.engine.prompting.views import Box, Outlook, View, cut_view, make_view, touches
@@ -23,15 +31,18 @@ from effvit_med.transforms import Intensity, scale_intensity
 from effvit_med.volume.prompts import Prompt
 
 Cancelled = Callable[[], bool]
-REACH = 128
-"""How far from a prompt a structure so far is looked for, in voxels, to choose a block that shows both."""
-
-
 VIEW_INTENSITY = Intensity("percentile", 0.5, 99.5)
 """How each view is scaled, as the samples were that the networks learnt from."""
 
 NEARER = 0.7
 """A nearer view is worth its time if its voxels are at most so large, as a share of the voxels of the view before."""
+
+
+AS_GOOD = 0.05
+"""How much less may be expected of a nearer view: finer borders are worth it."""
+
+CUT_OFF = 0.2
+"""What is taken off where an answer reaches the border of its view."""
 
 
 @dataclass
@@ -131,8 +142,9 @@ class Answerer:
 
         The first view is the finest of those that earlier prompts led to if it shows this one and the mask so far with
         some room, else one about both. Of a point or scribble alone nobody knows how large a thing it means: an
-        overview is asked first, then nearer views as long as the answer is small in them. Where an answer reaches a
-        border beyond which the scan goes on, a larger view is asked, coarser if it must be.
+        overview is asked first, then nearer views as long as the answer is small in them; a network that judges itself
+        is asked at several scales, and the best counts. Where an answer reaches a border beyond which the scan goes on,
+        a larger view is asked, coarser if it must be.
 
         Args:
             prompts: about this structure, oldest first, in indices of the scan.
@@ -147,25 +159,22 @@ class Answerer:
         """
         outlook = self.outlook or self.speaker.outlook
         shape = self.array.shape
-        box, is_measured = _extent_of(prompts[-1], before, shape, flat)
-        centre, extent = _make_room(box, outlook, shape, flat, outlook.least if is_measured else outlook.overview)
+        asking = _Asking(self, prompts, before, flat, cancelled)
+        box, is_measured = find_extent(prompts[-1], before, shape, flat)
+        centre, extent = make_room(box, outlook, shape, flat, outlook.least if is_measured else outlook.overview)
         largest = (outlook.finest,) * 3
-        view = _choose_known(known, box, shape, flat) or make_view(centre, extent, shape, largest, flat)
-        views = encoded = 0
-        nears = not is_measured
+        view = choose_known(known, box, shape, flat) or make_view(centre, extent, shape, largest, flat)
+        nears = not is_measured and not self.speaker.judges
+        if not is_measured and self.speaker.judges:
+            view = asking.choose_scale(box, view, outlook)
         while True:
-            if cancelled and cancelled():
-                raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
-            cached = self._key(view, flat) in self.cache
-            views, encoded = views + 1, encoded + (not cached)
-            logits, earlier = self._ask(view, prompts, before, flat)
-            whole = all(step * count >= size - 1e-6 for step, count, size in _sides(view, shape, flat))
-            if not whole and touches(logits > 0, view, shape, flat):
+            logits, _, earlier = asking.ask(view)
+            if asking.reaches_border(view, logits):
                 nears = False
                 extent = [outlook.growth * step * count for step, count in zip(view.step, view.shape, strict=True)]
                 view = make_view(centre, extent, shape, largest, flat)
                 continue
-            nearer = _come_nearer(view, logits > 0, box, outlook, shape, flat) if nears else None
+            nearer = come_nearer(view, logits > 0, box, outlook, shape, flat) if nears else None
             if nearer is None or max(nearer.step) > NEARER * max(view.step):
                 break
             view = nearer
@@ -173,20 +182,39 @@ class Answerer:
             mask, covered = merge_answer(logits, view, earlier, before, prompts, outlook.evidence, shape, flat)
         else:
             mask, covered = spread_answer(logits, view, shape)
-        return Answer(mask, covered, view, views, encoded)
+        return Answer(mask, covered, view, len(asking.said), asking.encoded)
+
+    def knows(self, view: View, flat: int | None) -> bool:
+        """Whether the features of a view are there.
+
+        Args:
+            view: what to look at.
+            flat: the axis across which slices lie.
+        """
+        return self._key(view, flat) in self.cache
 
     def _key(self, view: View, flat: int | None) -> Any:
         return view, flat, self.clip
 
-    def _ask(self, view: View, prompts: Sequence[Prompt], before: Before, flat: int | None) -> tuple[Values, Values]:
-        """The logits on a view, and the structure so far there, from 0 to 1."""
+    def ask(
+        self, view: View, prompts: Sequence[Prompt], before: Before, flat: int | None
+    ) -> tuple[Values, float | None, Values]:
+        """The logits on a view, the Dice that is expected of them, and the structure so far there, from 0 to 1.
+
+        Args:
+            view: what to look at.
+            prompts: about the structure.
+            before: the structure so far, part by part.
+            flat: the axis across which slices lie.
+        """
         features = self.cache.get(self._key(view, flat), lambda: self._encode(view, flat))
         seen = [mine for prompt in prompts if (mine := _in_view(prompt, view, flat)) is not None]
         box = view.box(self.array.shape)
         start = tuple(at - part.start for at, part in zip(view.start, box, strict=True))
         earlier = cut_view(before(box), View(start, view.step, view.shape))
         turned = _to_front(earlier, flat)
-        return _from_front(self.speaker.answer(features, seen, turned, turned.shape), flat), earlier
+        logits, score = self.speaker.answer(features, seen, turned, turned.shape)
+        return _from_front(logits, flat), score, earlier
 
     def _encode(self, view: View, flat: int | None) -> Any:
         values = cut_view(self.array, view, slices=self.speaker.neighbours, flat=flat or 0)
@@ -196,88 +224,59 @@ class Answerer:
         return self.speaker.encode(_to_front(scaled, flat))
 
 
-Extent = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+@dataclass
+class _Asking:
+    """One prompt being answered: what was asked for it, each view once.
 
-
-def _come_nearer(
-    view: View, answer: Mask, box: Extent, outlook: Outlook, shape: Sequence[int], flat: int | None
-) -> View:
-    """A view about what was found where somebody pointed, or half as wide about the place if that is nothing."""
-    low, high = box
-    parts, _ = ndimage.label(answer)
-    corners = [np.rint((corner - view.start) / view.step).astype(int) for corner in (low, high)]
-    first, last = (np.clip(corner, 0, np.asarray(view.shape) - 1) for corner in corners)
-    pointed = parts[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
-    places = np.argwhere(np.isin(parts, np.unique(pointed[pointed > 0])))
-    if len(places):
-        found = np.asarray(view.start) + np.stack([places.min(axis=0), places.max(axis=0)]) * view.step
-        centre, extent = _make_room((found[0], found[1]), outlook, shape, flat, outlook.least)
-    else:
-        centre, extent = (
-            ((low + high) / 2).tolist(),
-            [step * count / 2 for step, count in zip(view.step, view.shape, strict=True)],
-        )
-        extent = [max(each, outlook.least) for each in extent]
-    return make_view(centre, extent, shape, (outlook.finest,) * 3, flat)
-
-
-def _extent_of(newest: Prompt, before: Before, shape: Sequence[int], flat: int | None) -> tuple[Extent, bool]:
-    """The lowest and the highest index of the newest prompt and of the structure so far: in its slice, or near it.
-
-    Returns:
-        Both, and whether they say something of the structure's size: there is a mask, or a box or lasso.
+    Attributes:
+        said: logits, expected Dice and the structure so far, by view.
+        encoded: how many views had to be encoded.
     """
-    vertices = np.asarray(newest.index)
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    if flat is not None:
-        low[flat] = high[flat] = min(max(0, round(vertices[0, flat])), shape[flat] - 1)
-    parts = [
-        slice(int(a), int(a) + 1)
-        if axis == flat
-        else slice(max(0, int(a) - REACH), min(size, int(b) + REACH + 1))
-        if flat is None
-        else slice(0, size)
-        for axis, (a, b, size) in enumerate(zip(low, high, shape, strict=True))
-    ]
-    near = before((parts[0], parts[1], parts[2]))
-    hits = [np.flatnonzero(near.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    if len(hits[0]):
-        offset = [part.start for part in parts]
-        low = np.minimum(low, [hit[0] + start for hit, start in zip(hits, offset, strict=True)])
-        high = np.maximum(high, [hit[-1] + start for hit, start in zip(hits, offset, strict=True)])
-    return (low, high), bool(len(hits[0])) or newest.axis is not None
 
+    answerer: Answerer
+    prompts: Sequence[Prompt]
+    before: Before
+    flat: int | None
+    cancelled: Cancelled | None
+    said: dict[View, tuple[Values, float | None, Values]] = field(default_factory=dict)
+    encoded: int = 0
 
-def _make_room(
-    box: Extent, outlook: Outlook, shape: Sequence[int], flat: int | None, least: int
-) -> tuple[list[float], list[float]]:
-    """Middle and size of a view that shows a box with room about it, as much along each axis."""
-    low, high = box
-    extent = np.full(3, max(outlook.roomy * float((high - low + 1).max()), least))
-    if flat is not None:
-        extent[flat] = 1
-    return ((low + high) / 2).tolist(), np.minimum(extent, shape).tolist()
+    def ask(self, view: View) -> tuple[Values, float | None, Values]:
+        """What is said of a view.
 
+        Raises:
+            CancelledError: if somebody said so.
+        """
+        if self.cancelled and self.cancelled():
+            raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
+        if view not in self.said:
+            self.encoded += not self.answerer.knows(view, self.flat)
+            self.said[view] = self.answerer.ask(view, self.prompts, self.before, self.flat)
+        return self.said[view]
 
-def _choose_known(known: Sequence[View], box: Extent, shape: Sequence[int], flat: int | None) -> View | None:
-    fits = [view for view in known if all(_shows(view, corner, shape, flat) for corner in box)]
-    return min(fits, key=lambda view: max(view.step), default=None)
+    def reaches_border(self, view: View, logits: Values) -> bool:
+        """Whether what was found may go on beyond the view."""
+        shape = self.answerer.array.shape
+        return not shows_all(view, shape, self.flat) and touches(logits > 0, view, shape, self.flat)
 
+    def choose_scale(self, box: Extent, overview: View, outlook: Outlook) -> View:
+        """The view in which the best answer is expected: of ever nearer ones, then of what was found in the best.
 
-def _shows(view: View, index: npt.NDArray[np.float64], shape: Sequence[int], flat: int | None) -> bool:
-    """Whether a view shows a place, and an eighth of its own size about it unless the scan ends before."""
-    rows = enumerate(zip(index, view.start, view.step, view.shape, shape, strict=True))
-    for axis, (at, start, step, count, size) in rows:
-        room = 0.0 if axis == flat else step * count / 8
-        low, high = max(at - room, -0.5), min(at + room, size - 0.5)
-        if low < start - step / 2 - 1e-6 or high > start + step * (count - 0.5) + 1e-6:
-            return False
-    return True
+        Args:
+            box: about the prompt.
+            overview: the widest.
+            outlook: of the network.
+        """
+        shape = self.answerer.array.shape
+        best = max(list_scales(box, overview, outlook, shape, self.flat), key=self._expect)
+        nearer = come_nearer(best, self.ask(best)[0] > 0, box, outlook, shape, self.flat)
+        finer = max(nearer.step) <= NEARER * max(best.step)
+        return nearer if finer and self._expect(nearer) > self._expect(best) - AS_GOOD else best
 
-
-def _sides(view: View, shape: Sequence[int], flat: int | None) -> list[tuple[float, int, int]]:
-    rows = zip(view.step, view.shape, shape, strict=True)
-    return [row for axis, row in enumerate(rows) if axis != flat]
+    def _expect(self, view: View) -> float:
+        """Dice expected on a view; less where the answer goes on beyond it."""
+        logits, score, _ = self.ask(view)
+        return (score or 0.0) - CUT_OFF * self.reaches_border(view, logits)
 
 
 def _in_view(prompt: Prompt, view: View, flat: int | None) -> Prompt | None:

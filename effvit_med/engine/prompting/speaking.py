@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from effvit_med.engine.prompting.views import Outlook
 from effvit_med.networks import EfficientVitSam, SamFrame, prepare_image
-from effvit_med.networks.prompt import PromptNetwork
+from effvit_med.networks.prompt import PromptNetwork, choose_best
 from effvit_med.transforms.drawing import RADIUS_VOXELS, draw_prompts, trace_path
 from effvit_med.volume.prompts import Prompt
 
@@ -30,6 +30,18 @@ OUTLOOKS = {
     3: Outlook(finest=64, least=48, overview=192, evidence=24.0),
 }
 SAM_OUTLOOK = Outlook(finest=1024, least=512, overview=4096)
+
+
+class Said(NamedTuple):
+    """What a network answers.
+
+    Attributes:
+        logits: of the view's shape, above 0 inside.
+        score: the Dice that it expects of itself, 0 to 1; None where it expects nothing.
+    """
+
+    logits: Values
+    score: float | None = None
 
 
 class Speaker(Protocol):
@@ -54,8 +66,13 @@ class Speaker(Protocol):
         """What is kept of an image, (a, b, c) as a view has it; needed once for any number of prompts."""
         ...
 
-    def answer(self, encoded: Any, prompts: Sequence[Prompt], before: Values, shape: Sequence[int]) -> Values:
-        """Logits of a view's shape, above 0 inside.
+    @property
+    def judges(self) -> bool:
+        """Whether it says how good its answers are."""
+        ...
+
+    def answer(self, encoded: Any, prompts: Sequence[Prompt], before: Values, shape: Sequence[int]) -> Said:
+        """What belongs to the object, on a view.
 
         Args:
             encoded: of `encode`.
@@ -94,6 +111,11 @@ class MapSpeaker:
         """How far it looks."""
         return OUTLOOKS[self.spatial_dims]
 
+    @property
+    def judges(self) -> bool:
+        """Whether it proposes several masks, for only then is there a judge."""
+        return self.network.proposals > 1
+
     @torch.inference_mode()
     def encode(self, values: Values) -> list[Tensor]:
         """The feature maps of an image; a flat one has its slices along the axis that is shortest.
@@ -105,14 +127,16 @@ class MapSpeaker:
         return self.network.encode(image.to(self.device))
 
     @torch.inference_mode()
-    def answer(self, encoded: list[Tensor], prompts: Sequence[Prompt], before: Values, shape: Sequence[int]) -> Values:
-        """Logits of the view; see `Speaker.answer`."""
+    def answer(self, encoded: list[Tensor], prompts: Sequence[Prompt], before: Values, shape: Sequence[int]) -> Said:
+        """The best proposal; see `Speaker.answer`."""
         radius = [0.0 if size == 1 else RADIUS_VOXELS for size in shape]
         maps = draw_prompts(prompts, shape, radius)
         stacked = np.concatenate([maps, before[None]])
         stacked = stacked[:, 0] if self.spatial_dims == 2 else stacked
-        logits = self.network.decode(encoded, torch.from_numpy(stacked)[None].to(self.device))
-        return np.asarray(logits[0, 0].float().cpu().numpy().reshape(tuple(shape)), np.float32)
+        proposed, scores = self.network.propose(encoded, torch.from_numpy(stacked)[None].to(self.device))
+        logits = choose_best(proposed, scores)[0, 0].float().cpu().numpy()
+        score = float(scores.max().sigmoid()) if self.judges else None
+        return Said(np.asarray(logits.reshape(tuple(shape)), np.float32), score)
 
 
 @dataclass
@@ -130,6 +154,7 @@ class SamSpeaker:
         spatial_dims: it sees slices.
         neighbours: it sees one slice.
         outlook: how far it looks.
+        judges: its prediction of overlap chooses among its masks of one view, and is not compared between views.
     """
 
     network: EfficientVitSam
@@ -137,6 +162,7 @@ class SamSpeaker:
     spatial_dims: int = 2
     neighbours: int = 0
     outlook: Outlook = SAM_OUTLOOK
+    judges: bool = False
 
     @torch.inference_mode()
     def encode(self, values: Values) -> tuple[Tensor, SamFrame]:
@@ -158,8 +184,8 @@ class SamSpeaker:
         prompts: Sequence[Prompt],
         before: Values,
         shape: Sequence[int],
-    ) -> Values:
-        """Logits of the view; see `Speaker.answer`."""
+    ) -> Said:
+        """The best mask; see `Speaker.answer`."""
         del before
         embedding, frame = encoded
         places, says, box = say_points(prompts)
@@ -172,7 +198,7 @@ class SamSpeaker:
         output = self.network.decode(embedding, points, boxes, multimask_output=single)
         best = int(output.iou_predictions[0].argmax())
         masks = frame.restore_masks(output.low_res_masks[:, best : best + 1])
-        return np.asarray(masks[0, 0].float().cpu().numpy().reshape(tuple(shape)), np.float32)
+        return Said(np.asarray(masks[0, 0].float().cpu().numpy().reshape(tuple(shape)), np.float32))
 
 
 def say_points(

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from effvit_med.engine.prompting.answering import Answerer, FeatureCache
 from effvit_med.engine.prompting.carrying import StopRule, carry
+from effvit_med.engine.prompting.speaking import Said
 from effvit_med.engine.prompting.views import Outlook
 from effvit_med.volume.prompts import Prompt
 from tests.engine.prompting.parts import click
@@ -18,7 +19,7 @@ from tests.engine.prompting.parts import click
 class Threshold:
     """A speaker that takes what is bright and hangs together with the newest point: right where contrast is all."""
 
-    spatial_dims, neighbours = 2, 0
+    spatial_dims, neighbours, judges = 2, 0, False
     outlook = Outlook(finest=128, least=64, overview=4096)
 
     def __init__(self) -> None:
@@ -29,12 +30,12 @@ class Threshold:
         self.encoded += 1
         return values
 
-    def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> np.ndarray:
+    def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> Said:
         """The bright piece under the newest point."""
         parts, _ = ndimage.label(encoded > 0)
         place = tuple(round(at) for at in prompts[-1].index[0])
         piece = (parts == parts[place]) & (parts > 0)
-        return np.where(piece, 5.0, -5.0).astype(np.float32).reshape(shape)
+        return Said(np.where(piece, 5.0, -5.0).astype(np.float32).reshape(shape))
 
 
 def _nothing(box: Any) -> np.ndarray:
@@ -100,6 +101,47 @@ def test_slices_lie_across_any_axis(flat: int) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+class Judging(Threshold):
+    """One that expects most of itself where the object fills a tenth of the view."""
+
+    judges = True
+
+    def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> Said:
+        """The bright piece, and what is expected."""
+        logits = super().answer(encoded, prompts, before, shape).logits
+        return Said(logits, 1 - abs(float((logits > 0).mean()) - 0.1))
+
+
+@pytest.mark.parametrize(("half", "views"), [(6, 4), (30, 5), (150, 4)])
+def test_a_network_that_judges_itself_is_asked_at_several_scales(half: int, views: int) -> None:
+    """The best expectation counts, whatever the size of the object; the next prompt stays there."""
+    image = np.zeros((1, 800, 800), np.float32)
+    image[0, 400 - half : 400 + half, 400 - half : 400 + half] = 1
+    speaker = Judging()
+    answerer = Answerer(image, speaker)
+    answer = answerer.answer([click(400, 400, number=0)], _nothing, 0)
+    found = np.zeros(image.shape, bool)
+    found[answer.box] = answer.mask
+    assert 2 * (found & (image > 0)).sum() / (found.sum() + (image > 0).sum()) > 0.92
+    assert answer.views == answer.encoded == speaker.encoded == views
+    more = answerer.answer([click(401, 402, number=0)], lambda box: found[box], 0, known=[answer.view])
+    assert (more.view, more.encoded) == (answer.view, 0)
+
+
+def test_what_goes_on_beyond_its_view_is_expected_to_be_worse() -> None:
+    """So that a large object is not taken for the part of it that a near view shows, however sure the network is."""
+
+    class Sure(Judging):
+        def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> Said:
+            return Said(super().answer(encoded, prompts, before, shape).logits, 0.9)
+
+    image = np.zeros((1, 800, 800), np.float32)
+    image[0, 200:600, 150:700] = 1
+    answer = Answerer(image, Sure()).answer([click(400, 400, number=0)], _nothing, 0)
+    assert answer.mask.sum() > 0.97 * image.sum()
+    assert answer.views <= 4
+
+
 def test_an_object_is_carried_to_its_ends() -> None:
     """A cone that ends in both directions, beside something else that begins where it ends."""
     image = np.zeros((30, 64, 64), np.float32)
@@ -121,8 +163,8 @@ def test_a_mask_that_goes_on_over_nothing_is_ended() -> None:
     """A network that says the same in every slice is believed no further than the image looks alike."""
 
     class Stubborn(Threshold):
-        def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> np.ndarray:
-            return np.where(before > 0.5, 5.0, -5.0).astype(np.float32).reshape(shape)
+        def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> Said:
+            return Said(np.where(before > 0.5, 5.0, -5.0).astype(np.float32).reshape(shape))
 
     image = np.random.default_rng(0).normal(0, 3, (20, 40, 40)).astype(np.float32)
     image[4:15, 10:30, 10:30] += 60 + np.arange(11)[:, None, None]  # a little brighter from slice to slice

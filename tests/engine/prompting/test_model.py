@@ -92,7 +92,8 @@ def test_a_published_file_is_a_model_for_slices(sam: Path, tmp_path: Path) -> No
     encoded = speaker.encode(values)
     box = Prompt("box", 1, True, ((0, 10, 20), (0, 50, 70)), 0)
     for prompts in ([click(30, 40, number=0)], [box], [box, click(12, 22, number=0, adds=False)]):
-        logits = speaker.answer(encoded, prompts, np.zeros_like(values), values.shape)
+        logits, score = speaker.answer(encoded, prompts, np.zeros_like(values), values.shape)
+        assert score is None
         assert logits.shape == values.shape
         assert np.isfinite(logits).all()
     other = tmp_path / "my_tuned_weights.pt"
@@ -118,7 +119,7 @@ def test_sam_sees_what_its_own_code_would(sam: Path) -> None:
         output = speaker.network.decode(speaker.network.encode(pixels), points)
         best = int(output.iou_predictions[0].argmax())
         expected = frame.restore_masks(output.low_res_masks[:, best : best + 1])[0, 0].numpy()
-    logits = speaker.answer(speaker.encode(values), [click(20, 50, number=0)], values * 0, values.shape)
+    logits = speaker.answer(speaker.encode(values), [click(20, 50, number=0)], values * 0, values.shape).logits
     np.testing.assert_allclose(logits[0], expected, atol=1e-4)
 
 
