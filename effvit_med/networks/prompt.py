@@ -29,7 +29,7 @@ lassos that add, -1 inside of those that take away; and the mask so far, 0 to 1.
 
 HEAD_DIM = 16
 
-JUDGED = 4
+JUDGED = 7
 """Numbers that a proposal is judged by beside features: see `describe_proposals`."""
 
 
@@ -112,7 +112,7 @@ class PromptNetwork(nn.Module):
         self.to(memory_format=style.layers.memory_format)  # type: ignore[call-overload]
 
     def encode(self, image: Float[Tensor, "batch in_channels *space"]) -> list[Tensor]:
-        """The feature maps of the image, finest first: needed once for any number of prompts.
+        """The feature maps of the image, finest first, for a judge the image as well: needed once for any prompts.
 
         Args:
             image: of any size.
@@ -121,8 +121,8 @@ class PromptNetwork(nn.Module):
             SettingsError: if it has not the channels or the axes that the network was built for.
         """
         image = lay_out(image, self.spatial_dims, self.in_channels)
-        features = self.encoder.features(image)
-        return [narrow(each) for narrow, each in zip(self.narrow, features, strict=True)]
+        features = [narrow(each) for narrow, each in zip(self.narrow, self.encoder.features(image), strict=True)]
+        return features if self.judge is None else [*features, _pool_to(image, features[0])]
 
     def decode(
         self, features: list[Tensor], prompts: Float[Tensor, "batch prompt_channels *space"]
@@ -157,13 +157,14 @@ class PromptNetwork(nn.Module):
         pointed = self.pointer.features(prompts)
         met = [
             blocks(add(widen(torch.cat([wish, compare(seen, prompts).to(wish.dtype)], dim=1)), seen))
-            for blocks, widen, wish, seen in zip(self.meeting, self.widen, pointed, features, strict=True)
+            for blocks, widen, wish, seen in zip(self.meeting, self.widen, pointed, features, strict=False)
         ]
         logits = self.decoder(prompts, met)
         if self.judge is None:
             return logits, logits.new_zeros(len(logits), 1)
         with torch.autocast(logits.device.type, enabled=False):
-            seen = describe_proposals(logits.detach().float(), met[0].float(), met[-1].float(), prompts.float())
+            maps = (features[-1].float(), met[0].float(), met[-1].float())
+            seen = describe_proposals(logits.detach().float(), *maps, prompts.float())
             return logits, self.judge(seen)[..., 0]
 
     def forward(
@@ -194,6 +195,7 @@ def choose_best(
 
 def describe_proposals(
     logits: Float[Tensor, "batch proposals *space"],
+    image: Float[Tensor, "batch in_channels *fine"],
     finest: Float[Tensor, "batch fine_channels *fine"],
     deepest: Float[Tensor, "batch channels *coarse"],
     prompts: Float[Tensor, "batch prompt_channels *space"],
@@ -202,6 +204,7 @@ def describe_proposals(
 
     Args:
         logits: of all proposals.
+        image: as small as the finest features.
         finest: the finest features of image and prompts.
         deepest: the deepest ones.
         prompts: the maps of `PROMPT_CHANNELS`.
@@ -209,8 +212,9 @@ def describe_proposals(
     Returns:
         For each: the mean of the deepest features within it and everywhere; the mean of the finest ones within it and
         right outside, how they change from right inside to right outside, and how they spread within; the square root
-        of its share of the image, how sure it is, how much of what was said to belong and not to belong lies in it; and
-        which proposal it is.
+        of its share of the image, how sure it is, how far its grey values are from those right outside, and its inner
+        rim from its outer one, in standard deviations, and how much they spread; how much of what was said to belong
+        and not to belong lies in it; and which proposal it is.
     """
     batch, count = logits.shape[:2]
     inside = logits.sigmoid()
@@ -227,7 +231,14 @@ def describe_proposals(
     taken = (logits > 0).float()
     area = taken.flatten(2).mean(dim=2)
     sure = (inside * taken).flatten(2).sum(dim=2) / (taken.flatten(2).sum(dim=2) + 1.0)
-    numbers = torch.stack([area.sqrt(), sure], dim=2)
+    grey = image.mean(dim=1, keepdim=True)
+    level, beside, rim = _average(grey, [here, outer, inner])
+    squared = [
+        each - mean.square() for each, mean in zip(_average(grey.square(), [here, outer]), (level, beside), strict=True)
+    ]
+    noise = (squared[0] + squared[1]).clamp(min=0).sqrt() + 0.1
+    greys = torch.cat([(level - beside).abs() / noise, (rim - beside).abs() / noise, noise], dim=2)
+    numbers = torch.cat([torch.stack([area.sqrt(), sure], dim=2), greys], dim=2)
     which = torch.eye(count, device=logits.device).expand(batch, -1, -1)
     return torch.cat([within, everywhere, mean, out, edge - out, spread, numbers, covered, which], dim=2)
 

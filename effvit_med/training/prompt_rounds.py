@@ -168,13 +168,15 @@ class RoundsLoss(nn.Module):
         last: how many times the last round counts as much as the first; those between in proportion.
         entropy: what cross-entropy counts beside Dice.
         others: what the mean over all proposals counts beside the best, so that none is left behind.
+        judged: what the loss of the judge counts.
     """
 
-    def __init__(self, last: float = 2.0, entropy: float = 0.2, others: float = 0.1) -> None:
+    def __init__(self, last: float = 2.0, entropy: float = 0.2, others: float = 0.1, judged: float = 2.0) -> None:
         super().__init__()
         self.last = last
         self.entropy = entropy
         self.others = others
+        self.judged = judged
         self.dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, proposed: Proposed, truth: Float[Tensor, "batch 1 *space"]) -> Float[Tensor, ""]:
@@ -195,7 +197,9 @@ class RoundsLoss(nn.Module):
             found = find_overlap(proposed.logits, truth)
             judged = functional.binary_cross_entropy_with_logits(proposed.scores.float(), found)
             judged = judged - (torch.special.entr(found) + torch.special.entr(1 - found)).mean()  # 0 for a right one
-            loss = (each.amin(dim=2) + self.others * each.mean(dim=2) + judged)[..., None] / (1 + self.others)
+            loss = (each.amin(dim=2) + self.others * each.mean(dim=2) + self.judged * judged)[..., None] / (
+                1 + self.others
+            )
         weights = torch.linspace(1.0, self.last, rounds, device=logits.device)
         total: Tensor = (loss[..., 0] * weights / weights.sum()).sum(dim=1).mean()
         return total

@@ -26,7 +26,7 @@ PIECE_SHARE = 0.85
 """How often any other object is one connected piece, as somebody means who points at a place. Where half of the objects
 were all pieces of a label, scattered over the image, a network learnt to find little of anything large."""
 
-COMPACT_SHARE = 0.6
+COMPACT_SHARE = 0.8
 """How often an object is chosen for being compact, as what people segment mostly is: of a random scene's labels many
 are what other shapes have left over of a background."""
 
@@ -39,7 +39,7 @@ LEAST_CONTRAST = 0.5
 MOST_TRIES = 4
 """Objects of a random scene that are looked at for one that is seen."""
 
-FILLED_SHARE = 0.4
+FILLED_SHARE = 0.25
 """How often a random object is meant with all that lies inside of it, as a head is; of a scan the labels say it."""
 
 MERGED_SHARE = 0.2

@@ -46,7 +46,7 @@ class Habits:
         lasso_slack: how far a lasso strays from the outline, as a share of the object's radius.
     """
 
-    first: tuple[tuple[Kind, float], ...] = (("point", 0.5), ("box", 0.25), ("scribble", 0.15), ("lasso", 0.1))
+    first: tuple[tuple[Kind, float], ...] = (("point", 0.6), ("box", 0.2), ("scribble", 0.12), ("lasso", 0.08))
     later: tuple[tuple[Kind, float], ...] = (("point", 0.75), ("scribble", 0.2), ("lasso", 0.05))
     depth: float = 0.5
     box_slack: float = 0.08

@@ -103,9 +103,11 @@ def test_a_proposal_is_judged_by_what_lies_in_it(space: tuple[int, ...]) -> None
     prompts[:, 0, 1], prompts[:, 1, -1] = 1, 1
     finest = torch.zeros(1, 1, *(size // 2 for size in space))
     finest[:, :, : space[0] // 4] = 2
-    found = describe_proposals(logits, finest, deepest, prompts)
-    assert found.shape == (1, 2, 2 * 3 + 4 * 1 + 4 + 2)
-    within, fine, (area, sure, added, removed) = found[0, 0, :3], found[0, 0, 6:10], found[0, 0, 10:14]
+    found = describe_proposals(logits, finest / 2, finest, deepest, prompts)
+    assert found.shape == (1, 2, 2 * 3 + 4 * 1 + 7 + 2)
+    within, fine, numbers = found[0, 0, :3], found[0, 0, 6:10], found[0, 0, 10:17]
+    area, sure, contrast, rim, noise, added, removed = numbers
+    assert (contrast > 8, rim > 8, noise < 0.12) == (True, True, True)
     torch.testing.assert_close(within, torch.tensor([0.0, 1.0, 0.0]), atol=1e-2, rtol=0)
     torch.testing.assert_close(fine, torch.tensor([2.0, 0.0, 2.0, 0.0]), atol=0.05, rtol=0)
     assert area**2 == pytest.approx(0.5)
