@@ -43,6 +43,7 @@ class PromptRounds(nn.Module):
         rounds: prompts for each image.
         habits: of the reader while training; while validating it is `EXACT`.
         seed: of the reader.
+        forget: how often the mask so far is kept from the network, so that it can think anew from all prompts.
         processes: readers that work side by side, for a GPU that would wait for one; 0 for none beside this process.
             What they point at does not depend on how many there are.
 
@@ -57,6 +58,7 @@ class PromptRounds(nn.Module):
         habits: Habits | None = None,
         seed: int = 0,
         processes: int = 0,
+        forget: float = 0.2,
     ) -> None:
         super().__init__()
         if rounds < 1:
@@ -68,6 +70,7 @@ class PromptRounds(nn.Module):
         self.habits = habits or Habits()
         self.seed = seed
         self.processes = processes
+        self.forget = forget
         self._calls = 0
 
     def start_epoch(self, epoch: int) -> None:
@@ -107,7 +110,8 @@ class PromptRounds(nn.Module):
                     mine.append(new)
             maps = [draw_maps(mine, tuple(truth.shape[1:])) for mine in prompts]
             drawn = torch.from_numpy(np.stack(maps)).to(image)
-            logits, scores = self.network.propose(features, torch.cat([drawn, now[:, None]], dim=1))
+            told = now[:, None] * self._remembered([*moods, number], now)
+            logits, scores = self.network.propose(features, torch.cat([drawn, told], dim=1))
             best = choose_best(logits, scores)[:, 0]
             now = best.detach().sigmoid()
             answers.append(best)
@@ -116,6 +120,11 @@ class PromptRounds(nn.Module):
         if not self.training:
             return torch.stack(answers, dim=1)
         return Proposed(torch.stack(proposed, dim=1), torch.stack(judged, dim=1))
+
+    def _remembered(self, moods: list[int], now: Tensor) -> Tensor:
+        """For each sample 1, or 0 where its mask is kept from the network."""
+        kept = np.random.default_rng([*moods, 1]).uniform(size=len(now)) >= (self.forget if self.training else 0.0)
+        return torch.from_numpy(kept).to(now).reshape(-1, *[1] * now.ndim)
 
     def _point(self, jobs: list[_Job]) -> list[Prompt | None]:
         """The next prompt of each sample."""

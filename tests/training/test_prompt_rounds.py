@@ -174,6 +174,17 @@ def test_a_run_started_anew_hears_the_same_reader() -> None:
     torch.testing.assert_close(rounds(batch).logits, first.logits)
 
 
+def test_the_mask_so_far_is_kept_from_some_samples_in_training_alone() -> None:
+    """So that the network can think anew from all prompts; which samples depends on the seed and the round alone."""
+    rounds = PromptRounds(build_prompt_network(2, preset="prompt_tiny"), forget=0.3)
+    now = torch.ones(400, 4, 4)
+    kept = rounds._remembered([0, 1], now)
+    assert kept.shape == (400, 1, 1, 1)
+    assert 0.6 < kept.mean() < 0.8
+    assert torch.equal(kept, rounds._remembered([0, 1], now))
+    assert rounds.eval()._remembered([0, 1], now).all()
+
+
 def test_no_rounds_are_refused() -> None:
     """At least one."""
     with pytest.raises(SettingsError, match="rounds is 0"):

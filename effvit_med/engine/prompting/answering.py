@@ -18,7 +18,10 @@ from effvit_med.engine.prompting.framing import (
     Extent,
     choose_known,
     come_nearer,
-    find_extent,
+    find_pointed,
+    find_structure,
+    is_outgrown,
+    join,
     list_scales,
     make_room,
     shows_all,
@@ -143,8 +146,9 @@ class Answerer:
         The first view is the finest of those that earlier prompts led to if it shows this one and the mask so far with
         some room, else one about both. Of a point or scribble alone nobody knows how large a thing it means: an
         overview is asked first, then nearer views as long as the answer is small in them; a network that judges itself
-        is asked at several scales, and the best counts. Where an answer reaches a border beyond which the scan goes on,
-        a larger view is asked, coarser if it must be.
+        is asked at several scales, and the best counts. Where a prompt adds so far away that the mask so far is of
+        another size (`is_outgrown`), such a network is asked in this way again, and is not told of that mask. Where an
+        answer reaches a border beyond which the scan goes on, a larger view is asked, coarser if it must be.
 
         Args:
             prompts: about this structure, oldest first, in indices of the scan.
@@ -160,12 +164,18 @@ class Answerer:
         outlook = self.outlook or self.speaker.outlook
         shape = self.array.shape
         asking = _Asking(self, prompts, before, flat, cancelled)
-        box, is_measured = find_extent(prompts[-1], before, shape, flat)
+        pointed = find_pointed(prompts[-1], shape, flat)
+        so_far = find_structure(pointed, before, shape, flat)
+        asking.anew = so_far is not None and self.speaker.judges and is_outgrown(prompts[-1], pointed, so_far)
+        is_measured = (so_far is not None or prompts[-1].axis is not None) and not asking.anew
+        box = join(pointed, so_far)
         centre, extent = make_room(box, outlook, shape, flat, outlook.least if is_measured else outlook.overview)
         largest = (outlook.finest,) * 3
-        view = choose_known(known, box, shape, flat) or make_view(centre, extent, shape, largest, flat)
+        view = make_view(centre, extent, shape, largest, flat)
+        if not asking.anew:
+            view = choose_known(known, box, shape, flat) or view
         nears = not is_measured and not self.speaker.judges
-        if not is_measured and self.speaker.judges:
+        if self.speaker.judges and not is_measured:
             view = asking.choose_scale(box, view, outlook)
         while True:
             logits, _, earlier = asking.ask(view)
@@ -197,7 +207,7 @@ class Answerer:
         return view, flat, self.clip
 
     def ask(
-        self, view: View, prompts: Sequence[Prompt], before: Before, flat: int | None
+        self, view: View, prompts: Sequence[Prompt], before: Before, flat: int | None, *, anew: bool = False
     ) -> tuple[Values, float | None, Values]:
         """The logits on a view, the Dice that is expected of them, and the structure so far there, from 0 to 1.
 
@@ -206,13 +216,14 @@ class Answerer:
             prompts: about the structure.
             before: the structure so far, part by part.
             flat: the axis across which slices lie.
+            anew: whether the network is told nothing of the structure so far.
         """
         features = self.cache.get(self._key(view, flat), lambda: self._encode(view, flat))
         seen = [mine for prompt in prompts if (mine := _in_view(prompt, view, flat)) is not None]
         box = view.box(self.array.shape)
         start = tuple(at - part.start for at, part in zip(view.start, box, strict=True))
         earlier = cut_view(before(box), View(start, view.step, view.shape))
-        turned = _to_front(earlier, flat)
+        turned = _to_front(np.zeros_like(earlier) if anew else earlier, flat)
         logits, score = self.speaker.answer(features, seen, turned, turned.shape)
         return _from_front(logits, flat), score, earlier
 
@@ -229,7 +240,8 @@ class _Asking:
     """One prompt being answered: what was asked for it, each view once.
 
     Attributes:
-        said: logits, expected Dice and the structure so far, by view.
+        anew: whether the network is told nothing of the structure so far.
+        said: logits, expected Dice and the structure so far, by view and ``anew``.
         encoded: how many views had to be encoded.
     """
 
@@ -238,7 +250,8 @@ class _Asking:
     before: Before
     flat: int | None
     cancelled: Cancelled | None
-    said: dict[View, tuple[Values, float | None, Values]] = field(default_factory=dict)
+    anew: bool = False
+    said: dict[tuple[View, bool], tuple[Values, float | None, Values]] = field(default_factory=dict)
     encoded: int = 0
 
     def ask(self, view: View) -> tuple[Values, float | None, Values]:
@@ -249,10 +262,11 @@ class _Asking:
         """
         if self.cancelled and self.cancelled():
             raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
-        if view not in self.said:
+        key = view, self.anew
+        if key not in self.said:
             self.encoded += not self.answerer.knows(view, self.flat)
-            self.said[view] = self.answerer.ask(view, self.prompts, self.before, self.flat)
-        return self.said[view]
+            self.said[key] = self.answerer.ask(view, self.prompts, self.before, self.flat, anew=self.anew)
+        return self.said[key]
 
     def reaches_border(self, view: View, logits: Values) -> bool:
         """Whether what was found may go on beyond the view."""

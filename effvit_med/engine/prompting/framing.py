@@ -53,22 +53,31 @@ def come_nearer(
     return make_view(centre, extent, shape, (outlook.finest,) * 3, flat)
 
 
-def find_extent(newest: Prompt, before: Before, shape: Sequence[int], flat: int | None) -> tuple[Extent, bool]:
-    """The lowest and the highest index of the newest prompt and of the structure so far: in its slice, or near it.
+def find_pointed(newest: Prompt, shape: Sequence[int], flat: int | None) -> Extent:
+    """Where a prompt lies.
 
     Args:
         newest: the prompt.
-        before: the structure so far, part by part.
         shape: of the scan.
-        flat: the axis across which slices lie.
-
-    Returns:
-        Both, and whether they say something of the structure's size: there is a mask, or a box or lasso.
+        flat: the axis across which slices lie; then it is the slice in which the prompt begins.
     """
     vertices = np.asarray(newest.index)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     if flat is not None:
         low[flat] = high[flat] = min(max(0, round(vertices[0, flat])), shape[flat] - 1)
+    return low, high
+
+
+def find_structure(pointed: Extent, before: Before, shape: Sequence[int], flat: int | None) -> Extent | None:
+    """Where the structure so far lies: in the slice of a prompt, or near it; None if it is not there.
+
+    Args:
+        pointed: where the prompt lies.
+        before: the structure so far, part by part.
+        shape: of the scan.
+        flat: the axis across which slices lie.
+    """
+    low, high = pointed
     parts = [
         slice(int(a), int(a) + 1)
         if axis == flat
@@ -79,11 +88,40 @@ def find_extent(newest: Prompt, before: Before, shape: Sequence[int], flat: int 
     ]
     near = before((parts[0], parts[1], parts[2]))
     hits = [np.flatnonzero(near.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    if len(hits[0]):
-        offset = [part.start for part in parts]
-        low = np.minimum(low, [hit[0] + start for hit, start in zip(hits, offset, strict=True)])
-        high = np.maximum(high, [hit[-1] + start for hit, start in zip(hits, offset, strict=True)])
-    return (low, high), bool(len(hits[0])) or newest.axis is not None
+    if not len(hits[0]):
+        return None
+    first, last = ([hit[at] + part.start for hit, part in zip(hits, parts, strict=True)] for at in (0, -1))
+    return np.asarray(first, np.float64), np.asarray(last, np.float64)
+
+
+def join(pointed: Extent, so_far: Extent | None) -> Extent:
+    """What holds both.
+
+    Args:
+        pointed: where a prompt lies.
+        so_far: where the structure so far lies; None if there is none.
+    """
+    if so_far is None:
+        return pointed
+    return np.minimum(pointed[0], so_far[0]), np.maximum(pointed[1], so_far[1])
+
+
+def is_outgrown(newest: Prompt, pointed: Extent, so_far: Extent) -> bool:
+    """Whether a prompt says that a structure has another size than was found: it adds, farther away than that is wide.
+
+    Args:
+        newest: the prompt.
+        pointed: where it lies.
+        so_far: where the structure so far lies.
+
+    Examples:
+        >>> found = np.zeros(3), np.array([0.0, 9.0, 7.0])
+        >>> far, near = (Prompt("point", 1, True, ((0.0, at, 3.0),)) for at in (25.0, 14.0))
+        >>> [is_outgrown(each, find_pointed(each, (1, 90, 90), 0), found) for each in (far, near)]
+        [True, False]
+    """
+    gap = np.maximum(0.0, np.maximum(pointed[0] - so_far[1], so_far[0] - pointed[1])).max()
+    return newest.adds and newest.axis is None and bool(gap > (so_far[1] - so_far[0] + 1).max())
 
 
 def make_room(
@@ -142,7 +180,7 @@ def shows_all(view: View, shape: Sequence[int], flat: int | None) -> bool:
 
 
 def list_scales(box: Extent, overview: View, outlook: Outlook, shape: Sequence[int], flat: int | None) -> list[View]:
-    """Views about a place, the widest first and each `SCALE` times nearer than the one before.
+    """Views that show a place with room, the widest first and each `SCALE` times nearer than the one before.
 
     Args:
         box: the place.
@@ -151,9 +189,9 @@ def list_scales(box: Extent, overview: View, outlook: Outlook, shape: Sequence[i
         shape: of the scan.
         flat: the axis across which slices lie.
     """
-    views, centre = [overview], ((box[0] + box[1]) / 2).tolist()
+    views, (centre, room) = [overview], make_room(box, outlook, shape, flat, 1)
     extent = max(step * count for step, count in zip(overview.step, overview.shape, strict=True))
-    while (extent := extent / SCALE) > outlook.least / SCALE:
+    while (extent := extent / SCALE) > max(outlook.least / SCALE, max(room) - 1):
         sizes = [1.0 if axis == flat else max(extent, outlook.least) for axis in range(3)]
         view = make_view(centre, sizes, shape, (outlook.finest,) * 3, flat)
         if (view.step, view.shape) != (views[-1].step, views[-1].shape):

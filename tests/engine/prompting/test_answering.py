@@ -128,6 +128,29 @@ def test_a_network_that_judges_itself_is_asked_at_several_scales(half: int, view
     assert (more.view, more.encoded) == (answer.view, 0)
 
 
+def test_a_far_click_makes_a_judging_network_think_anew() -> None:
+    """It is not told of the speck that was found at first; what was found stays, and the next click knows of all."""
+    told: list[bool] = []
+
+    class Anchored(Judging):
+        def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> Said:
+            told.append(bool(before.any()))
+            return super().answer(encoded, prompts, before, shape)
+
+    image = np.zeros((1, 400, 400), np.float32)
+    image[0, 100:300, 80:320] = 1
+    now = np.zeros(image.shape, bool)
+    now[0, 150:156, 150:156] = True
+    answerer = Answerer(image, Anchored())
+    prompts = [click(152, 152, number=0), click(250, 250, number=0)]
+    answer = answerer.answer(prompts, lambda box: now[box], 0)
+    assert not any(told)
+    now[answer.box] = answer.mask
+    assert 2 * (now & (image > 0)).sum() / (now.sum() + (image > 0).sum()) > 0.92
+    answerer.answer([*prompts, click(110, 90, number=0)], lambda box: now[box], 0, known=[answer.view])
+    assert told[-1]
+
+
 def test_what_goes_on_beyond_its_view_is_expected_to_be_worse() -> None:
     """So that a large object is not taken for the part of it that a near view shows, however sure the network is."""
 
