@@ -163,16 +163,16 @@ class Answerer:
         """
         outlook = self.outlook or self.speaker.outlook
         shape = self.array.shape
-        asking = _Asking(self, prompts, before, flat, cancelled)
         pointed = find_pointed(prompts[-1], shape, flat)
         so_far = find_structure(pointed, before, shape, flat)
-        asking.anew = so_far is not None and self.speaker.judges and is_outgrown(prompts[-1], pointed, so_far)
-        is_measured = (so_far is not None or prompts[-1].axis is not None) and not asking.anew
+        anew = so_far is not None and self.speaker.judges and is_outgrown(prompts[-1], pointed, so_far)
+        asking = _Asking(self, prompts, before, flat, cancelled, anew)
+        is_measured = (so_far is not None or prompts[-1].axis is not None) and not anew
         box = join(pointed, so_far)
         centre, extent = make_room(box, outlook, shape, flat, outlook.least if is_measured else outlook.overview)
         largest = (outlook.finest,) * 3
         view = make_view(centre, extent, shape, largest, flat)
-        if not asking.anew:
+        if not anew:
             view = choose_known(known, box, shape, flat) or view
         nears = not is_measured and not self.speaker.judges
         if self.speaker.judges and not is_measured:
@@ -241,7 +241,7 @@ class _Asking:
 
     Attributes:
         anew: whether the network is told nothing of the structure so far.
-        said: logits, expected Dice and the structure so far, by view and ``anew``.
+        said: logits, expected Dice and the structure so far, by view.
         encoded: how many views had to be encoded.
     """
 
@@ -250,8 +250,8 @@ class _Asking:
     before: Before
     flat: int | None
     cancelled: Cancelled | None
-    anew: bool = False
-    said: dict[tuple[View, bool], tuple[Values, float | None, Values]] = field(default_factory=dict)
+    anew: bool
+    said: dict[View, tuple[Values, float | None, Values]] = field(default_factory=dict)
     encoded: int = 0
 
     def ask(self, view: View) -> tuple[Values, float | None, Values]:
@@ -262,11 +262,10 @@ class _Asking:
         """
         if self.cancelled and self.cancelled():
             raise CancelledError("The answer to a prompt was cancelled; nothing has changed.")
-        key = view, self.anew
-        if key not in self.said:
+        if view not in self.said:
             self.encoded += not self.answerer.knows(view, self.flat)
-            self.said[key] = self.answerer.ask(view, self.prompts, self.before, self.flat, anew=self.anew)
-        return self.said[key]
+            self.said[view] = self.answerer.ask(view, self.prompts, self.before, self.flat, anew=self.anew)
+        return self.said[view]
 
     def reaches_border(self, view: View, logits: Values) -> bool:
         """Whether what was found may go on beyond the view."""
