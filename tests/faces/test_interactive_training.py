@@ -51,5 +51,5 @@ def test_a_network_for_blocks_is_trained_alike(tmp_path: Path) -> None:
     """Three numbers on the command line make it a 3D network."""
     run = _train(tmp_path, patch="[16,24,16]", spatial_dims=3, norm="instance", epochs=1)
     assert run.returncode == 0, run.stderr[-3000:]
-    network = build_prompt_network(3, preset="prompt_tiny")
+    network = build_prompt_network(3, preset="prompt_tiny", proposals=3)
     load_weights(network, tmp_path / "runs" / "interactive" / "model.safetensors")
