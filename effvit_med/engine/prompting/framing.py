@@ -194,6 +194,7 @@ def list_scales(box: Extent, overview: View, outlook: Outlook, shape: Sequence[i
     while (extent := extent / SCALE) > max(outlook.least / SCALE, max(room) - 1):
         sizes = [1.0 if axis == flat else max(extent, outlook.least) for axis in range(3)]
         view = make_view(centre, sizes, shape, (outlook.finest,) * 3, flat)
-        if (view.step, view.shape) != (views[-1].step, views[-1].shape):
-            views.append(view)
+        if max(view.step) == max(views[-1].step):
+            break  # nothing finer is to be had
+        views.append(view)
     return views
