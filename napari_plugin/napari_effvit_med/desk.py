@@ -276,8 +276,8 @@ class ReviewDesk(Corrections):
         carrier = self._carrier()
         if carrier is None:
             self._say(
-                "Only a network carries a structure through slices: choose it in the preferences (Clicks are answered by), "
-                "or give this structure a click in each slice.",
+                "Only a network carries a structure through slices: choose it in the preferences (Clicks are answered "
+                "by), or give this structure a click in each slice.",
                 error=True,
             )
             return

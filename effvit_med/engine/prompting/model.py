@@ -17,6 +17,7 @@ from effvit_med.engine.shelf import PROMPT_FILE, find_bundle
 from effvit_med.errors import InputError, SettingsError
 from effvit_med.networks import create_sam, fold_batchnorm, load_published, load_weights
 from effvit_med.networks.prompt import PromptNetwork, build_prompt_network
+from effvit_med.transforms.loops import inner_loops
 
 DEFAULT_BUNDLE = "prompt"
 
@@ -95,6 +96,7 @@ class PromptModel:
         """
         part = self._part(spatial_dims)
         path = self.folder / part.weights
+        inner_loops()  # what cuts views takes a second or two to load; the first click should not wait for it
         if self.sam:
             sam = create_sam(self.sam)
             load_published(sam, path)

@@ -112,7 +112,7 @@ class Judging(Threshold):
         return Said(logits, 1 - abs(float((logits > 0).mean()) - 0.1))
 
 
-@pytest.mark.parametrize(("half", "views"), [(6, 4), (30, 5), (150, 4)])
+@pytest.mark.parametrize(("half", "views"), [(6, 3), (30, 4), (150, 3)])
 def test_a_network_that_judges_itself_is_asked_at_several_scales(half: int, views: int) -> None:
     """The best expectation counts, whatever the size of the object; the next prompt stays there."""
     image = np.zeros((1, 800, 800), np.float32)
