@@ -68,11 +68,11 @@ def answer_by_carrying(refiner: NetworkRefiner, target: Target, now: Mask, promp
     after = answer_by_network(refiner, target, now, prompts)
     axis = target.volume.geometry.slice_axis
     number = round(prompts[-1].index[0][axis])
-    before = (slice(None),) * axis
-    start = after[(*before, slice(number, number + 1))]
+    start = after.take([number], axis=axis)
     if start.any():
+        slices = np.moveaxis(after, axis, 0)  # a view: what is written there is written in the mask
         for other, answer in refiner.carry_scan(target.volume, start, prompts, (axis, number)).answers.items():
-            after[(*before, other)] = False
+            slices[other] = False
             after[answer.box] = answer.mask
     return after
 

@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 
 from benchmarks.click_sets import CLICK_SETS, ClickSet, Target, list_learnt, list_targets
-from benchmarks.clicks import answer_by_carrying, count_clicks, list_flat, spoil_target, to_markdown, try_target
+from benchmarks.clicks import (
+    answer_by_carrying,
+    count_clicks,
+    list_flat,
+    name_method,
+    spoil_target,
+    to_markdown,
+    try_target,
+)
+from effvit_med.engine.prompting import read_prompt_model
 from effvit_med.review import NetworkRefiner
 from effvit_med.transforms.drawing import draw_prompts
 from effvit_med.volume import Geometry, Volume
@@ -71,7 +80,7 @@ def test_a_spoiled_mask_is_the_same_each_time() -> None:
 def test_volumes_are_left_to_what_knows_blocks() -> None:
     """Of a network for slices alone a click would give one slice."""
     options = Namespace(bundle="prompt", label="", sam=None)
-    assert list_flat(options) == {"random walker", "prompt 0.1.0"}
+    assert list_flat(options) == {"random walker", name_method(read_prompt_model("prompt"))}
 
 
 def test_clicks_to_a_goal_are_counted() -> None:
