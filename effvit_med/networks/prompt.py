@@ -157,7 +157,9 @@ class PromptNetwork(nn.Module):
         pointed = self.pointer.features(prompts)
         met = [
             blocks(add(widen(torch.cat([wish, compare(seen, prompts).to(wish.dtype)], dim=1)), seen))
-            for blocks, widen, wish, seen in zip(self.meeting, self.widen, pointed, features, strict=False)
+            for blocks, widen, wish, seen in zip(
+                self.meeting, self.widen, pointed, features[: len(pointed)], strict=True
+            )
         ]
         logits = self.decoder(prompts, met)
         if self.judge is None:

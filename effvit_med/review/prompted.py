@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from effvit_med.engine.devices import choose_device
 from effvit_med.engine.prompting import Answerer, FeatureCache, PromptModel, Speaker, read_prompt_model
-from effvit_med.engine.prompting.carrying import Carried, carry
+from effvit_med.engine.prompting.carrying import Carried, carry, cut_slice, find_deepest
 from effvit_med.engine.prompting.views import Box, View
 from effvit_med.engine.prompting.windows import find_window
 from effvit_med.errors import SettingsError
@@ -103,11 +104,9 @@ class NetworkRefiner:
         if not mask.any():
             raise SettingsError(f"The structure has no voxel in slice {number}; go to a slice that shows it right.")
         self._turn_to(volume)
-        middle = np.argwhere(mask).mean(axis=0)
-        middle[axis] = number
-        first = prompts[0] if prompts else Prompt("point", 1, True, ((middle[0], middle[1], middle[2]),))
-        answerer = self._answerer(volume, first, 2)
-        return carry(answerer, lambda box: mask[_within(box, axis)], prompts, number, axis, None, cancelled, progress)
+        first = prompts[0] if prompts else find_deepest(mask, number, axis, 1)
+        before = partial(cut_slice, mask, axis)
+        return carry(self._answerer(volume, first, 2), before, prompts, number, axis, None, cancelled, progress)
 
     def _turn_to(self, volume: Volume) -> None:
         """Forget what was kept of another scan."""
@@ -134,9 +133,3 @@ class NetworkRefiner:
             self._speakers[spatial_dims] = self._model().load(spatial_dims, choose_device(self.device))
         clip = find_window(volume, first, volume.geometry.slice_axis)
         return Answerer(volume.array, self._speakers[spatial_dims], self._cache or FeatureCache(), clip)
-
-
-def _within(box: Box, axis: int) -> Box:
-    """The same part of the only slice that there is."""
-    parts = [slice(0, 1) if each == axis else part for each, part in enumerate(box)]
-    return parts[0], parts[1], parts[2]

@@ -34,7 +34,7 @@ class Carrying:
         if self._slices == self._told:
             return ""
         self._told = self._slices
-        return f"Carried through {self._told} slices; press C again to stop."
+        return f"Carried through {_count(self._told)}; press C again to stop."
 
 
 def describe_carried(found: Carried, grid: DisplayGrid, shown_axis: int) -> str:
@@ -47,9 +47,12 @@ def describe_carried(found: Carried, grid: DisplayGrid, shown_axis: int) -> str:
     """
     ends = sorted((_on_slider(number, grid, shown_axis), why) for number, why in found.ended.values())
     reasons = "; ".join(f"at slice {number}: {why}" for number, why in ends if why != "the scan ends")
-    count = len(found.answers)
-    text = f"Carried through {count} slice{'' if count == 1 else 's'}."
+    text = f"Carried through {_count(len(found.answers))}."
     return f"{text} Ended {reasons}." if reasons else f"{text} It goes on to the ends of the scan."
+
+
+def _count(slices: int) -> str:
+    return "1 slice" if slices == 1 else f"{slices} slices"
 
 
 def _on_slider(number: int, grid: DisplayGrid, shown_axis: int) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from effvit_med.engine.prompting.speaking import Said
 from effvit_med.volume.prompts import Prompt
 from napari_effvit_med.refiners import make_refiner
 from napari_effvit_med.settings import PluginSettings
@@ -81,6 +83,33 @@ def test_a_structure_is_carried_from_the_slice_that_is_shown(tmp_path: Path) -> 
     ends = sorted(round(float(desk.opened.grid.from_index((number, 0, 0))[0])) for number in (2, 9))
     assert said[-1].startswith("Carried through 5 slices.")
     assert [f"at slice {number}:" in said[-1] for number in ends] == [True, True]
+    desk.close()
+
+
+def test_the_second_press_stops_carrying_and_changes_nothing(tmp_path: Path) -> None:
+    """Pressed while the first slice is being looked at."""
+
+    class Pressing(Threshold):
+        def answer(self, encoded: Any, prompts: Any, before: np.ndarray, shape: Any) -> Said:
+            desk.carry()
+            return super().answer(encoded, prompts, before, shape)
+
+    said: list[str] = []
+    settings = PluginSettings(device="cpu", corrections="network", prompt_bundle=str(write_bundle(tmp_path / "made")))
+    refiner = make_refiner(settings)
+    assert refiner is not None
+    refiner._speakers[2] = Pressing()  # type: ignore[assignment]
+    desk = ReviewDesk(components.ViewerModel(), lambda text, error=False: said.append(text), refiner)
+    desk.open(make_review(tmp_path / "reviews"))
+    assert desk.opened is not None
+    before = desk.opened.session.labels.copy()
+    desk.choose(LIVER, jump=False)
+    desk.go_to_slice(round(float(desk.opened.grid.from_index((6, 18, 10))[0])))
+    desk.carry()
+    wait_for(lambda: not desk.settling, desk.poll)
+    np.testing.assert_array_equal(desk.opened.session.labels, before)
+    assert said[-1] == "Stopped."
+    assert desk.carrying is None
     desk.close()
 
 

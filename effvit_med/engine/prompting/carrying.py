@@ -144,8 +144,8 @@ def carry(
                 why = "nothing is left"
             if why:
                 break
-            point = _deepest(now, number, flat, value)
-            answer = answerer.answer([point], partial(_cut_slice, now, flat), flat, cancelled, keep=False)
+            point = find_deepest(now, number, flat, value)
+            answer = answerer.answer([point], partial(cut_slice, now, flat), flat, cancelled, keep=False)
             following = now.copy()
             following[_in_slice(answer.box, flat)] = answer.mask
             here, there = (answerer.array[_slice_box(each, flat, shape)] for each in (number, number - direction))
@@ -170,11 +170,26 @@ def _in_slice(box: Box, flat: int) -> Box:
     return parts[0], parts[1], parts[2]
 
 
-def _cut_slice(mask: Mask, flat: int, box: Box) -> Mask:
+def cut_slice(mask: Mask, flat: int, box: Box) -> Mask:
+    """A part of the only slice that there is, as if it were a part of the scan.
+
+    Args:
+        mask: the slice, of length 1 along ``flat``.
+        flat: the axis across which it lies.
+        box: part of the scan.
+    """
     return mask[_in_slice(box, flat)]
 
 
-def _deepest(mask: Mask, number: int, flat: int, value: int) -> Prompt:
+def find_deepest(mask: Mask, number: int, flat: int, value: int) -> Prompt:
+    """A point where an object in a slice is deepest.
+
+    Args:
+        mask: the slice, of length 1 along ``flat``.
+        number: of the slice.
+        flat: the axis across which it lies.
+        value: of the structure.
+    """
     depth = ndimage.distance_transform_edt(np.pad(mask.squeeze(flat), 1))[1:-1, 1:-1]
     place = [float(at) for at in np.unravel_index(int(depth.argmax()), depth.shape)]
     place.insert(flat, float(number))
